@@ -1,0 +1,1 @@
+//! Device probe, plan and the kernels that embed and search.
