@@ -1,0 +1,71 @@
+//! Vector registers behind one small trait, so that each kernel is written once.
+//!
+//! A kernel is a generic `#[inline(always)]` function over [`Lanes`]; each instruction set
+//! instantiates it inside a function that enables its target features (see `kernels.rs`), where
+//! the intrinsics below inline to single instructions.
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+pub(crate) mod plain;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x86;
+
+/// A register of `LANES` f32 values.
+///
+/// # Safety
+///
+/// All methods are unsafe for one reason: they may only run on a CPU that has the instruction
+/// set of the implementing type, inside a function that enables it. Pointers must be valid for
+/// `LANES` elements; no alignment is needed.
+pub(crate) trait Lanes: Copy {
+    /// Number of f32 values; divides 16.
+    const LANES: usize;
+
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    /// Loads half-precision values, widened exactly.
+    unsafe fn load_f16(from: *const u16) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
+    unsafe fn max(self, other: Self) -> Self;
+    unsafe fn min(self, other: Self) -> Self;
+    /// `self * factor + addend`, rounded once. The canonical scores are defined by it.
+    unsafe fn fma(self, factor: Self, addend: Self) -> Self;
+    /// `self * factor + addend`, fused where the hardware does it for free.
+    #[inline(always)]
+    unsafe fn mla(self, factor: Self, addend: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.fma(factor, addend) }
+    }
+    /// Nearest integers, as floats.
+    unsafe fn round(self) -> Self;
+    /// `2^self` for lanes that hold integers in `-126..=127`.
+    unsafe fn exp2_int(self) -> Self;
+    /// The sum of the lanes by halving: lane `i` plus lane `i + LANES / 2`, and so on.
+    unsafe fn sum(self) -> f32;
+    /// The largest lane.
+    unsafe fn max_lane(self) -> f32;
+}
+
+/// Adds 16 virtual lanes held in `16 / LANES` registers by the canonical tree: lane `i` plus lane
+/// `i + 8`, then `+ 4`, `+ 2`, `+ 1`.
+///
+/// # Safety
+///
+/// As for [`Lanes`].
+#[inline(always)]
+pub(crate) unsafe fn sum16<V: Lanes, const NV: usize>(mut lanes: [V; NV]) -> f32 {
+    let mut n = NV;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            // SAFETY: the caller's promise.
+            lanes[i] = unsafe { lanes[i].add(lanes[i + n]) };
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { lanes[0].sum() }
+}

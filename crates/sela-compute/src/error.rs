@@ -1,0 +1,51 @@
+//! What can go wrong in the kernels.
+
+/// An error of a caller's own code, passed through.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Errors of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Data does not have the shape that was announced.
+    #[error("{what}: expected {expected} numbers, found {found}")]
+    Shape {
+        /// What was looked at.
+        what: String,
+        /// Numbers announced.
+        expected: usize,
+        /// Numbers found.
+        found: usize,
+    },
+    /// A number that is not finite.
+    #[error("{what} holds {value} at position {position}")]
+    NotFinite {
+        /// What was looked at.
+        what: String,
+        /// Index of the number.
+        position: usize,
+        /// The number.
+        value: f32,
+    },
+    /// A value beyond a documented limit.
+    #[error("{what} is {value}, the limit is {limit}")]
+    Limit {
+        /// What was looked at.
+        what: &'static str,
+        /// The value.
+        value: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The machine lacks what was asked for.
+    #[error("this machine has no {0}")]
+    Missing(String),
+    /// The rows of a block could not be read.
+    #[error("block {block} could not be read")]
+    Rows {
+        /// Number of the block.
+        block: usize,
+        /// Why.
+        source: BoxError,
+    },
+}
