@@ -176,7 +176,11 @@ impl Disk for OsDisk {
     fn map(&self, path: &Path) -> io::Result<Arc<dyn Mapped>> {
         let file = fs::File::open(path)?;
         let map = crate::map::Map::new(&file)?;
-        Ok(Arc::new(OsMapped { path: path.to_owned(), file, map }))
+        Ok(Arc::new(OsMapped {
+            path: path.to_owned(),
+            file,
+            map,
+        }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
