@@ -40,6 +40,9 @@ pub enum Error {
     /// The machine lacks what was asked for.
     #[error("this machine has no {0}")]
     Missing(String),
+    /// A kernel gave a wrong answer.
+    #[error("self-test of {0}")]
+    SelfTest(String),
     /// The rows of a block could not be read.
     #[error("block {block} could not be read")]
     Rows {

@@ -1,12 +1,23 @@
 //! Runs the two heavy kinds of work, embedding and search, on the best silicon present.
 
+pub mod encode;
 pub mod error;
+pub mod inventory;
 pub mod isa;
+pub mod plan;
 pub mod reference;
 pub mod scan;
+mod selftest;
 
 #[allow(unsafe_code)]
 mod cpu;
 
+pub use cpu::encode::{
+    CpuAttention, CpuEmbedding, CpuEncode, CpuFeedForward, CpuForward, CpuTicket,
+};
+pub use cpu::scan::{CpuBlock, CpuScan, CpuScanning};
 pub use error::Error;
+pub use inventory::Inventory;
 pub use isa::Isa;
+pub use plan::{Arithmetic, Plan, PlanOptions, Precision, Tier, plan};
+pub use selftest::self_test;

@@ -1,4 +1,12 @@
 //! The CPU backend: lanes, kernels, a pool of threads.
 
+mod attention;
+pub(crate) mod bf16;
+pub(crate) mod encode;
+mod gemm;
+mod kernels;
 pub(crate) mod lanes;
+mod linear;
+mod math;
 pub(crate) mod pool;
+pub(crate) mod scan;

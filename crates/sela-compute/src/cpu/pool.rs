@@ -23,6 +23,22 @@ pub(crate) struct Member<'a> {
     barrier: &'a Barrier,
 }
 
+impl Member<'static> {
+    /// A job of one.
+    pub(crate) fn alone() -> Self {
+        static BARRIER: Barrier = Barrier {
+            arrived: AtomicUsize::new(0),
+            round: AtomicUsize::new(0),
+            broken: AtomicUsize::new(0),
+        };
+        Self {
+            index: 0,
+            size: 1,
+            barrier: &BARRIER,
+        }
+    }
+}
+
 impl Member<'_> {
     /// Returns when every member of the job has called it.
     pub(crate) fn wait(&self) {

@@ -1,0 +1,134 @@
+//! Attention of one head over one sequence, without padding and without a full score matrix.
+
+use super::gemm::{Rows, Start, panel};
+use super::lanes::Lanes;
+use super::math::{scale, softmax};
+
+/// Zeros for products that start from nothing; as wide as the widest panel.
+static ZEROS: [f32; 64] = [0.0; 64];
+
+/// One head of one sequence.
+#[derive(Clone, Copy)]
+pub(crate) struct Head {
+    /// Queries, keys and values of the head: first rows; all three share a stride.
+    pub(crate) query: *const f32,
+    pub(crate) key: *const f32,
+    pub(crate) value: *const f32,
+    pub(crate) stride: usize,
+    /// Tokens of the sequence.
+    pub(crate) len: usize,
+    /// Numbers of a head, a multiple of 16.
+    pub(crate) dim: usize,
+    /// The output, `len` rows of `dim`.
+    pub(crate) out: Rows<*mut f32>,
+}
+
+/// Numbers of scratch that [`attention`] needs for sequences of up to `len` tokens.
+pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> usize {
+    len.next_multiple_of(width) * (dim + rows)
+}
+
+/// `softmax(q k^T / sqrt(dim)) v`, a few query rows at a time: their scores stay in the cache.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `head` describes readable rows and an output that nothing else touches,
+/// `scratch` holds [`scratch_len`] numbers. `N16` is `16 / V::LANES`.
+#[inline(always)]
+pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const N16: usize>(
+    head: Head,
+    scratch: *mut f32,
+) {
+    let width = NV * V::LANES;
+    let padded = head.len.next_multiple_of(width);
+    let factor = 1.0 / (head.dim as f32).sqrt();
+    // SAFETY: the caller's promise; scratch is cut into the transposed keys and MR rows of scores.
+    unsafe {
+        let keys = scratch;
+        let scores = Rows {
+            at: scratch.add(padded * head.dim),
+            stride: padded,
+        };
+        transpose_keys(head, keys, width);
+        let mut row = 0;
+        while row < head.len {
+            let rows = MR.min(head.len - row);
+            let query = Rows {
+                at: head.query.add(row * head.stride),
+                stride: head.stride,
+            };
+            for p in 0..padded / width {
+                panel::<V, MR, NV>(
+                    rows,
+                    head.dim,
+                    query,
+                    Rows {
+                        at: keys.add(p * width * head.dim).cast_const(),
+                        stride: width,
+                    },
+                    Rows {
+                        at: scores.at.add(p * width),
+                        ..scores
+                    },
+                    Start::Row(ZEROS.as_ptr()),
+                );
+            }
+            let mut factors = [0.0; MR];
+            for (r, f) in factors.iter_mut().enumerate().take(rows) {
+                *f = softmax::<V>(scores.at.add(r * padded), head.len, factor);
+            }
+            let out = Rows {
+                at: head.out.at.add(row * head.out.stride),
+                ..head.out
+            };
+            for column in (0..head.dim).step_by(16) {
+                panel::<V, MR, N16>(
+                    rows,
+                    head.len,
+                    Rows {
+                        at: scores.at.cast_const(),
+                        stride: padded,
+                    },
+                    Rows {
+                        at: head.value.add(column),
+                        stride: head.stride,
+                    },
+                    Rows {
+                        at: out.at.add(column),
+                        ..out
+                    },
+                    Start::Row(ZEROS.as_ptr()),
+                );
+            }
+            for (r, f) in factors.iter().enumerate().take(rows) {
+                scale::<V>(out.at.add(r * out.stride), head.dim, *f);
+            }
+            row += rows;
+        }
+    }
+}
+
+/// Writes the keys as panels of `width` tokens, each `dim` x `width`, the last filled with zeros.
+///
+/// # Safety
+///
+/// As for [`attention`].
+#[inline(always)]
+unsafe fn transpose_keys(head: Head, to: *mut f32, width: usize) {
+    for token in 0..head.len.next_multiple_of(width) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let column = to.add(token / width * width * head.dim + token % width);
+            if token < head.len {
+                let key = head.key.add(token * head.stride);
+                for i in 0..head.dim {
+                    *column.add(i * width) = *key.add(i);
+                }
+            } else {
+                for i in 0..head.dim {
+                    *column.add(i * width) = 0.0;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The f32 matrix product: rows as they are times weights packed into panels.
+//!
+//! The classic register-tiled product (Goto and van de Geijn, "Anatomy of high-performance matrix
+//! multiplication", 2008), without packing the left side: its rows are read by broadcast, which
+//! costs nothing for the few hundred rows that a tile of text has.
+//!
+//! Each output is one chain of fused multiply-adds over `k = 0, 1, 2, ...`, begun with its
+//! starting value. So its bits depend on its own row and column only, never on how many rows or
+//! threads there are.
+
+use super::lanes::Lanes;
+
+/// Rows of `k` that are worked off before the next panel: a panel's part (`K_BLOCK` x panel width
+/// x 4 bytes) stays in the first-level cache beside the rows of the left side.
+const K_BLOCK: usize = 256;
+
+/// Weights of a linear layer, `inputs` x `outputs`, in panels of `width` columns: panel after
+/// panel, each `inputs` x `width` row-major, the last one filled up with zeros.
+pub(crate) struct Panels {
+    data: Vec<f32>,
+    /// Bias of each column, filled up with zeros.
+    bias: Vec<f32>,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) width: usize,
+}
+
+impl Panels {
+    /// Packs `weight` (`outputs` x `inputs`) and `bias` for panels of `width` columns.
+    pub(crate) fn pack(weight: &[f32], bias: &[f32], inputs: usize, width: usize) -> Self {
+        let outputs = bias.len();
+        assert_eq!(
+            weight.len(),
+            outputs * inputs,
+            "weight and bias of one layer"
+        );
+        let padded = outputs.next_multiple_of(width);
+        let mut data = vec![0.0; padded * inputs];
+        for (panel, to) in data.chunks_exact_mut(inputs * width).enumerate() {
+            for column in 0..width.min(outputs - panel * width) {
+                let from = &weight[(panel * width + column) * inputs..][..inputs];
+                for (x, row) in from.iter().zip(to.chunks_exact_mut(width)) {
+                    row[column] = *x;
+                }
+            }
+        }
+        let mut bias = bias.to_vec();
+        bias.resize(padded, 0.0);
+        Self {
+            data,
+            bias,
+            inputs,
+            outputs,
+            width,
+        }
+    }
+
+    /// Number of panels.
+    pub(crate) fn count(&self) -> usize {
+        self.bias.len() / self.width
+    }
+}
+
+/// What an output starts with.
+#[derive(Clone, Copy)]
+pub(crate) enum Start {
+    /// Its column's number here (a bias, or zeros).
+    Row(*const f32),
+    /// What it holds.
+    Keep,
+    /// What it holds plus its column's number here.
+    KeepPlus(*const f32),
+}
+
+/// A left side or an output: a pointer to its first number and the numbers between two rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<P> {
+    pub(crate) at: P,
+    pub(crate) stride: usize,
+}
+
+/// `MR` rows times a panel of `NV` registers' width.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `a` holds `MR` rows of `k` numbers, `b` holds `k` rows of the panel's width,
+/// `c` holds `MR` rows of the panel's width, and nothing else reads or writes `c` meanwhile.
+#[inline(always)]
+unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
+    k: usize,
+    a: Rows<*const f32>,
+    b: Rows<*const f32>,
+    c: Rows<*mut f32>,
+    start: Start,
+) {
+    // SAFETY: the caller's promise; all offsets stay inside the announced shapes.
+    unsafe {
+        let mut sums = [[V::splat(0.0); NV]; MR];
+        for (r, row) in sums.iter_mut().enumerate() {
+            for (j, sum) in row.iter_mut().enumerate() {
+                let held = c.at.add(r * c.stride + j * V::LANES);
+                *sum = match start {
+                    Start::Row(from) => V::load(from.add(j * V::LANES)),
+                    Start::Keep => V::load(held),
+                    Start::KeepPlus(from) => V::load(held).add(V::load(from.add(j * V::LANES))),
+                };
+            }
+        }
+        let mut at = b.at;
+        for p in 0..k {
+            let columns: [V; NV] = std::array::from_fn(|j| V::load(at.add(j * V::LANES)));
+            for (r, row) in sums.iter_mut().enumerate() {
+                let x = V::splat(*a.at.add(r * a.stride + p));
+                for (sum, column) in row.iter_mut().zip(columns) {
+                    *sum = x.mla(column, *sum);
+                }
+            }
+            at = at.add(b.stride);
+        }
+        for (r, row) in sums.iter().enumerate() {
+            for (j, sum) in row.iter().enumerate() {
+                sum.store(c.at.add(r * c.stride + j * V::LANES));
+            }
+        }
+    }
+}
+
+/// All rows times one panel, `MR` at a time and the rest by smaller tiles.
+///
+/// # Safety
+///
+/// As for [`tile`], with `rows` rows.
+#[inline(always)]
+pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
+    rows: usize,
+    k: usize,
+    a: Rows<*const f32>,
+    b: Rows<*const f32>,
+    c: Rows<*mut f32>,
+    start: Start,
+) {
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: the caller's promise, moved on by `row` rows.
+        unsafe {
+            let a = Rows {
+                at: a.at.add(row * a.stride),
+                ..a
+            };
+            let c = Rows {
+                at: c.at.add(row * c.stride),
+                ..c
+            };
+            match (rows - row).min(MR) {
+                n if n == MR => tile::<V, MR, NV>(k, a, b, c, start),
+                8.. => tile::<V, 8, NV>(k, a, b, c, start),
+                6..8 => tile::<V, 6, NV>(k, a, b, c, start),
+                5 => tile::<V, 5, NV>(k, a, b, c, start),
+                4 => tile::<V, 4, NV>(k, a, b, c, start),
+                3 => tile::<V, 3, NV>(k, a, b, c, start),
+                2 => tile::<V, 2, NV>(k, a, b, c, start),
+                _ => tile::<V, 1, NV>(k, a, b, c, start),
+            }
+            row += match (rows - row).min(MR) {
+                n if n == MR => MR,
+                8.. => 8,
+                6..8 => 6,
+                n => n,
+            };
+        }
+    }
+}
+
+/// `rows` rows of `a` times the panels `range` of `weights`, into the same columns of `c`.
+///
+/// With `keep`, the product is added to what `c` holds; the bias is added either way.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `a` holds `rows` rows of `weights.inputs` numbers, `c` holds `rows` rows of
+/// all padded columns, `weights.width` is `NV * V::LANES`, and nothing else touches these columns
+/// of `c` meanwhile.
+#[inline(always)]
+pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize>(
+    rows: usize,
+    a: Rows<*const f32>,
+    weights: &Panels,
+    range: std::ops::Range<usize>,
+    c: Rows<*mut f32>,
+    keep: bool,
+) {
+    let width = NV * V::LANES;
+    assert!(
+        weights.width == width && range.end <= weights.count(),
+        "panels of this kernel"
+    );
+    let mut from = 0;
+    while from < weights.inputs {
+        let k = K_BLOCK.min(weights.inputs - from);
+        for p in range.clone() {
+            // SAFETY: the caller's promise; panel `p` and its bias exist.
+            unsafe {
+                let bias = weights.bias.as_ptr().add(p * width);
+                let start = match (from, keep) {
+                    (0, false) => Start::Row(bias),
+                    (0, true) => Start::KeepPlus(bias),
+                    _ => Start::Keep,
+                };
+                panel::<V, MR, NV>(
+                    rows,
+                    k,
+                    Rows {
+                        at: a.at.add(from),
+                        ..a
+                    },
+                    Rows {
+                        at: weights
+                            .data
+                            .as_ptr()
+                            .add((p * weights.inputs + from) * width),
+                        stride: width,
+                    },
+                    Rows {
+                        at: c.at.add(p * width),
+                        ..c
+                    },
+                    start,
+                );
+            }
+        }
+        from += k;
+    }
+}

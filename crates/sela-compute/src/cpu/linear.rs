@@ -1,0 +1,116 @@
+//! A linear layer in the layout of the arithmetic that computes it.
+
+use std::ops::Range;
+
+use super::bf16::{Packed, Split};
+use super::gemm::{Panels, Rows};
+use super::kernels::Kernels;
+use crate::encode::LinearTensors;
+use crate::error::Error;
+use crate::plan::Arithmetic;
+
+/// Weights of one or several linear layers over the same input, side by side.
+pub(crate) enum Linear {
+    /// f32 panels.
+    F32(Panels),
+    /// bf16, whole or split.
+    Bf16(Packed),
+}
+
+/// Checks the shapes of a layer and widens it to f32: weights and bias.
+fn widen(
+    tensors: &LinearTensors,
+    inputs: usize,
+    what: &str,
+) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    let [outputs, found] = tensors.weight.shape();
+    let bias: usize = tensors.bias.shape().iter().product();
+    if found != inputs || bias != outputs {
+        return Err(Error::Shape {
+            what: format!("{what} weight"),
+            expected: inputs,
+            found,
+        });
+    }
+    let (weight, bias) = (tensors.weight.to_f32(), tensors.bias.to_f32());
+    for (numbers, part) in [(&weight, "weight"), (&bias, "bias")] {
+        if let Some(position) = numbers.iter().position(|x| !x.is_finite()) {
+            let what = format!("{what} {part}");
+            return Err(Error::NotFinite {
+                what,
+                position,
+                value: numbers[position],
+            });
+        }
+    }
+    Ok((weight, bias))
+}
+
+impl Linear {
+    /// Packs `layers`, each with its name, one after the other.
+    pub(crate) fn new(
+        kernels: &Kernels,
+        arithmetic: Arithmetic,
+        inputs: usize,
+        layers: &[(&str, &LinearTensors)],
+    ) -> Result<Self, Error> {
+        let (mut weights, mut biases) = (Vec::new(), Vec::new());
+        for (name, layer) in layers {
+            let (weight, bias) = widen(layer, inputs, name)?;
+            weights.extend_from_slice(&weight);
+            biases.extend_from_slice(&bias);
+        }
+        Ok(match arithmetic {
+            Arithmetic::F32 => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
+            Arithmetic::Bf16 => Self::Bf16(Packed::pack(&weights, &biases, inputs, Split::One)),
+            Arithmetic::Bf16x3 => Self::Bf16(Packed::pack(&weights, &biases, inputs, Split::Three)),
+        })
+    }
+
+    /// Numbers of an output row.
+    pub(crate) fn outputs(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.outputs,
+            Self::Bf16(packed) => packed.outputs,
+        }
+    }
+
+    /// Units of columns that threads may share out.
+    pub(crate) fn units(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.count(),
+            Self::Bf16(packed) => packed.units(),
+        }
+    }
+
+    /// Columns of a unit.
+    pub(crate) fn unit(&self) -> usize {
+        match self {
+            Self::F32(panels) => panels.width,
+            Self::Bf16(packed) => packed.unit(),
+        }
+    }
+
+    /// `c (+)= a W^T + b` over `rows` rows and the columns of `units`.
+    ///
+    /// # Safety
+    ///
+    /// `a` holds `rows` rows of the layer's inputs and `c` `rows` rows of its outputs (a multiple
+    /// of the unit); nothing else touches these columns of `c` meanwhile.
+    pub(crate) unsafe fn apply(
+        &self,
+        kernels: &Kernels,
+        rows: usize,
+        a: Rows<*const f32>,
+        units: Range<usize>,
+        c: Rows<*mut f32>,
+        keep: bool,
+    ) {
+        match self {
+            // SAFETY: the caller's promise; the panels were packed for these kernels.
+            Self::F32(panels) => unsafe { (kernels.product)(rows, a, panels, units, c, keep) },
+            // SAFETY: the caller's promise.
+            Self::Bf16(packed) => unsafe { packed.apply(rows, a, units, c, keep) },
+        }
+    }
+}

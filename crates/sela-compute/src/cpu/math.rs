@@ -1,0 +1,227 @@
+//! Elementwise and row kernels of the encoder: GELU, softmax, layer normalisation, pooling.
+
+use super::lanes::Lanes;
+
+/// `erf(z) / z` as a ratio of polynomials in `z^2`, fitted for the least relative error on
+/// `|z| <= 3.92` (2e-9 before rounding); beyond that erf is 1 to f32 precision.
+const ERF_P: [f32; 7] = [
+    1.128_379_2,
+    0.185_168_91,
+    0.054_274_749,
+    0.003_843_364,
+    0.000_377_936_67,
+    4.640_435_2e-6,
+    -1.296_706e-8,
+];
+const ERF_Q: [f32; 6] = [
+    1.0,
+    0.497_435_1,
+    0.113_910_943,
+    0.015_443_706,
+    0.001_304_060_9,
+    6.269_250_3e-5,
+];
+const ERF_LIMIT: f32 = 3.92;
+
+/// The polynomial with coefficients `c`, lowest first, at `x`.
+///
+/// # Safety
+///
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn horner<V: Lanes, const N: usize>(c: [f32; N], x: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = V::splat(c[N - 1]);
+        for i in (0..N - 1).rev() {
+            sum = sum.mla(x, V::splat(c[i]));
+        }
+        sum
+    }
+}
+
+/// `x / 2 * (1 + erf(x / sqrt 2))`, the exact GELU, to about 1e-6 absolute.
+///
+/// # Safety
+///
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn gelu<V: Lanes>(x: V) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let z = x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));
+        let z = z.max(V::splat(-ERF_LIMIT)).min(V::splat(ERF_LIMIT));
+        let w = z.mul(z);
+        let erf = z.mul(horner(ERF_P, w)).div(horner(ERF_Q, w));
+        let half = x.mul(V::splat(0.5));
+        half.mla(erf.max(V::splat(-1.0)).min(V::splat(1.0)), half)
+    }
+}
+
+/// `e^x` for `x <= 0`, to about 2e-7 relative; `x` below -87 gives a value below 2e-38.
+///
+/// # Safety
+///
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn exp<V: Lanes>(x: V) -> V {
+    // ln 2 in two parts, the first with few enough bits for `n * LN2_HIGH` to be exact.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // The Taylor series: on |r| <= ln 2 / 2 the first dropped term is below 6e-9.
+    const SERIES: [f32; 8] = [
+        1.0,
+        1.0,
+        0.5,
+        1.0 / 6.0,
+        1.0 / 24.0,
+        1.0 / 120.0,
+        1.0 / 720.0,
+        1.0 / 5040.0,
+    ];
+    // SAFETY: the caller's promise; n stays within -126..=0.
+    unsafe {
+        let x = x.max(V::splat(-87.0));
+        let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
+        let r = n.mla(V::splat(-LN2_HIGH), x);
+        let r = n.mla(V::splat(-LN2_LOW), r);
+        horner(SERIES, r).mul(n.exp2_int())
+    }
+}
+
+/// Applies GELU to `n` numbers, a multiple of the register width.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `at` holds `n` numbers that nothing else touches.
+#[inline(always)]
+pub(crate) unsafe fn gelu_slice<V: Lanes>(at: *mut f32, n: usize) {
+    debug_assert_eq!(n % V::LANES, 0);
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { gelu(V::load(at.add(i))).store(at.add(i)) };
+    }
+}
+
+/// Replaces `n` scores by `exp(scale * (score - largest))` and returns 1 over their sum.
+///
+/// Numbers behind the scores, up to the next multiple of 16, are overwritten with zeros. The order
+/// of the sum depends on `n` only.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `at` holds `n` numbers, `n > 0`, and room up to the next multiple of 16, that
+/// nothing else touches.
+#[inline(always)]
+pub(crate) unsafe fn softmax<V: Lanes>(at: *mut f32, n: usize, scale: f32) -> f32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let padded = n.next_multiple_of(16);
+        for i in n..padded {
+            *at.add(i) = -1e30;
+        }
+        let mut largest = V::load(at);
+        for i in (V::LANES..padded).step_by(V::LANES) {
+            largest = largest.max(V::load(at.add(i)));
+        }
+        let largest = V::splat(largest.max_lane());
+        let mut sum = V::splat(0.0);
+        for i in (0..padded).step_by(V::LANES) {
+            let e = exp(V::load(at.add(i)).sub(largest).mul(V::splat(scale)));
+            sum = sum.add(e);
+            e.store(at.add(i));
+        }
+        for i in n..padded {
+            *at.add(i) = 0.0;
+        }
+        // What the padding added is below 16 * 2e-38 and vanishes against the largest term, 1.
+        1.0 / sum.sum()
+    }
+}
+
+/// Normalises a row of `n` numbers to mean 0 and variance 1, then scales and shifts it.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `row`, `weight` and `bias` hold `n` numbers, `n` is a multiple of the register
+/// width, and nothing else touches `row`.
+#[inline(always)]
+pub(crate) unsafe fn layer_norm<V: Lanes>(
+    row: *mut f32,
+    n: usize,
+    weight: *const f32,
+    bias: *const f32,
+    epsilon: f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sum = V::splat(0.0);
+        for i in (0..n).step_by(V::LANES) {
+            sum = sum.add(V::load(row.add(i)));
+        }
+        let mean = V::splat(sum.sum() / n as f32);
+        let mut squares = V::splat(0.0);
+        for i in (0..n).step_by(V::LANES) {
+            let d = V::load(row.add(i)).sub(mean);
+            squares = d.mla(d, squares);
+        }
+        let factor = V::splat(1.0 / (squares.sum() / n as f32 + epsilon).sqrt());
+        for i in (0..n).step_by(V::LANES) {
+            let d = V::load(row.add(i)).sub(mean).mul(factor);
+            d.mla(V::load(weight.add(i)), V::load(bias.add(i)))
+                .store(row.add(i));
+        }
+    }
+}
+
+/// `out = factor * out` over `n` numbers, a multiple of the register width.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `out` holds `n` numbers that nothing else touches.
+#[inline(always)]
+pub(crate) unsafe fn scale<V: Lanes>(out: *mut f32, n: usize, factor: f32) {
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(out.add(i)).mul(V::splat(factor)).store(out.add(i)) };
+    }
+}
+
+/// The mean of `rows` rows of `n` numbers, into `out`.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; `from` holds `rows > 0` rows of `n` numbers, `n` is a multiple of the register
+/// width, and nothing else touches `out`, which holds `n`.
+#[inline(always)]
+pub(crate) unsafe fn mean<V: Lanes>(from: *const f32, rows: usize, n: usize, out: *mut f32) {
+    let factor = 1.0 / rows as f32;
+    for i in (0..n).step_by(V::LANES) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut sum = V::load(from.add(i));
+            for r in 1..rows {
+                sum = sum.add(V::load(from.add(r * n + i)));
+            }
+            sum.mul(V::splat(factor)).store(out.add(i));
+        }
+    }
+}
+
+/// Scales `n` numbers to Euclidean length 1; a length below 1e-12 counts as 1e-12.
+///
+/// # Safety
+///
+/// As for [`scale`].
+#[inline(always)]
+pub(crate) unsafe fn normalize<V: Lanes>(out: *mut f32, n: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut squares = V::splat(0.0);
+        for i in (0..n).step_by(V::LANES) {
+            let x = V::load(out.add(i));
+            squares = x.mla(x, squares);
+        }
+        scale::<V>(out, n, 1.0 / squares.sum().sqrt().max(1e-12));
+    }
+}

@@ -1,0 +1,320 @@
+//! A search at work: its blocks cut into pieces, handed out to threads, the best rows merged.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::best::{Best, Candidate};
+use super::kernels::{Kernels, SCORES_STRIDE, STRIP_ROWS, Strip};
+use super::CpuBlock;
+use crate::cpu::pool::Pool;
+use crate::error::{BoxError, Error};
+use crate::reference::LANES;
+use crate::scan::{Found, Metric};
+
+/// Bytes of rows in a piece of work: small enough to share out evenly and to stay in a
+/// second-level cache while groups of queries pass over it.
+const PIECE_BYTES: usize = 256 << 10;
+/// Bytes of queries that pass over a piece together; they stay in a second-level cache.
+const GROUP_BYTES: usize = 192 << 10;
+/// Work below which a search stays on the calling thread, in bytes of rows read; a query more
+/// costs as much as a quarter of them.
+const WIDE_BYTES: usize = 1 << 20;
+
+/// Queries as the kernels read them.
+pub(super) struct Packed {
+    pub(super) dim: usize,
+    pub(super) metric: Metric,
+    pub(super) k: usize,
+    /// Groups of sixteen numbers, the last one of a query filled up with zeros.
+    pub(super) groups: Vec<Group>,
+    /// Canonical norms.
+    pub(super) norms: Vec<f32>,
+}
+
+/// Sixteen numbers in one cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Group(pub(super) [f32; LANES]);
+
+/// Rows `start..end` of a block.
+#[derive(Clone, Copy)]
+struct Piece {
+    block: usize,
+    start: usize,
+    end: usize,
+}
+
+/// What all threads of a search share.
+struct Search<'a> {
+    kernels: Kernels,
+    packed: &'a Packed,
+    blocks: &'a [CpuBlock<'a>],
+    /// The bytes of each block, asked for by the first thread that needs them.
+    bytes: Vec<OnceLock<Result<&'a [u8], ()>>>,
+    pieces: Vec<Piece>,
+    next: AtomicUsize,
+    failed: AtomicBool,
+    failure: Mutex<Option<(usize, Error)>>,
+    /// For each query what the threads have found.
+    found: Vec<Mutex<Vec<Candidate>>>,
+}
+
+/// Runs a search to its end.
+pub(super) fn run(
+    kernels: Kernels,
+    pool: &Pool,
+    packed: &Packed,
+    blocks: &[CpuBlock<'_>],
+) -> Result<Vec<Vec<Found>>, Error> {
+    let queries = packed.norms.len();
+    if queries == 0 {
+        return Ok(Vec::new());
+    }
+    let search = Search {
+        kernels,
+        packed,
+        blocks,
+        bytes: blocks.iter().map(|_| OnceLock::new()).collect(),
+        pieces: pieces(kernels.strip_rows(packed.dim, queries), blocks),
+        next: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        failure: Mutex::new(None),
+        found: (0..queries).map(|_| Mutex::new(Vec::new())).collect(),
+    };
+    let bytes: usize = blocks.iter().map(|b| b.block.len as usize * b.row_bytes()).sum();
+    let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces.len() > 1;
+    pool.run(wide, |_| Worker::new(&search).run());
+    if let Some((_, error)) = search.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    Ok(merge(pool, packed, search.found))
+}
+
+/// Sorts what the threads have found for each query and keeps the best `k`.
+fn merge(pool: &Pool, packed: &Packed, found: Vec<Mutex<Vec<Candidate>>>) -> Vec<Vec<Found>> {
+    let sort = |slot: &Mutex<Vec<Candidate>>| {
+        let mut candidates = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        candidates.sort_unstable();
+        candidates.truncate(packed.k);
+    };
+    let next = AtomicUsize::new(0);
+    let wide = found.len() > 1 && found.len() * packed.k > WIDE_BYTES / size_of::<Candidate>();
+    pool.run(wide, |_| {
+        while let Some(slot) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+            sort(slot);
+        }
+    });
+    let sign = if packed.metric.descends() { 1.0 } else { -1.0 };
+    let answer = |c: Candidate| Found {
+        score: sign * c.rank,
+        seq: c.seq,
+        block: c.block,
+        row: c.row,
+    };
+    found
+        .into_iter()
+        .map(|slot| slot.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .map(|candidates| candidates.into_iter().map(answer).collect())
+        .collect()
+}
+
+/// Cuts the blocks, in their order, into pieces of whole strips.
+fn pieces(strip: usize, blocks: &[CpuBlock<'_>]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (block, loaded) in blocks.iter().enumerate() {
+        let rows = loaded.block.len as usize;
+        let size = (PIECE_BYTES / loaded.row_bytes()).max(1).next_multiple_of(strip);
+        for start in (0..rows).step_by(size) {
+            pieces.push(Piece { block, start, end: (start + size).min(rows) });
+        }
+    }
+    pieces
+}
+
+impl<'a> Search<'a> {
+    /// The bytes of a block, or `None` when they cannot be had (which is noted as the failure).
+    fn bytes(&self, block: usize) -> Option<&'a [u8]> {
+        let read = || self.read(block).map_err(|error| self.fail(block, error));
+        self.bytes[block].get_or_init(read).ok()
+    }
+
+    fn read(&self, block: usize) -> Result<&'a [u8], Error> {
+        let loaded = &self.blocks[block];
+        let failed = |source: BoxError| Error::Rows { block, source };
+        let bytes = loaded.block.rows.bytes().map_err(failed)?;
+        let number = loaded.record.bytes();
+        let expected = loaded.block.len as usize * loaded.row_bytes();
+        if bytes.len() != expected {
+            return Err(Error::Shape {
+                what: format!("rows of block {block}"),
+                expected: expected / number,
+                found: bytes.len() / number,
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Notes a failure; that of the first block is told.
+    fn fail(&self, block: usize, error: Error) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.as_ref().is_none_or(|(first, _)| block < *first) {
+            *failure = Some((block, error));
+        }
+        self.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// One thread's part in a search.
+struct Worker<'s, 'a> {
+    search: &'s Search<'a>,
+    best: Vec<Best>,
+    thresholds: Vec<f32>,
+    ranks: Vec<f32>,
+    hits: Vec<bool>,
+    wide: Vec<[f32; LANES]>,
+}
+
+/// Live rows on their way to a kernel.
+struct Gathered {
+    rows: [*const u8; SCORES_STRIDE],
+    numbers: [u32; STRIP_ROWS],
+    len: usize,
+}
+
+impl<'s, 'a> Worker<'s, 'a> {
+    fn new(search: &'s Search<'a>) -> Self {
+        let packed = search.packed;
+        let queries = packed.norms.len();
+        let group = group(packed);
+        Self {
+            search,
+            best: (0..queries).map(|_| Best::new(packed.k)).collect(),
+            thresholds: vec![f32::NEG_INFINITY; queries],
+            ranks: vec![0.0; group * SCORES_STRIDE],
+            hits: vec![false; group],
+            wide: Vec::new(),
+        }
+    }
+
+    /// Works off pieces until none is left, then hands over what was found.
+    fn run(mut self) {
+        let search = self.search;
+        while !search.failed.load(Ordering::Relaxed)
+            && let Some(piece) = search.pieces.get(search.next.fetch_add(1, Ordering::Relaxed))
+        {
+            self.piece(*piece);
+        }
+        for (best, found) in self.best.into_iter().zip(&search.found) {
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.append(&mut best.into_vec());
+        }
+    }
+
+    /// Scans a piece, once for each group of queries. A piece without live rows is not read.
+    fn piece(&mut self, piece: Piece) {
+        let search = self.search;
+        let loaded = &search.blocks[piece.block];
+        if next_live(loaded.block.live, piece.start, piece.end).is_none() {
+            return;
+        }
+        let Some(bytes) = search.bytes(piece.block) else {
+            return;
+        };
+        let queries = search.packed.norms.len();
+        let group = group(search.packed);
+        for first in (0..queries).step_by(group) {
+            let group = first..(first + group).min(queries);
+            self.group(piece, bytes, group);
+        }
+    }
+
+    /// Gathers the live rows of a piece into strips and ranks them for a group of queries.
+    fn group(&mut self, piece: Piece, bytes: &[u8], group: std::ops::Range<usize>) {
+        let loaded = &self.search.blocks[piece.block];
+        let size = loaded.row_bytes();
+        let full = self.search.kernels.strip_rows(self.search.packed.dim, group.len());
+        let mut gathered = Gathered {
+            rows: [std::ptr::null(); SCORES_STRIDE],
+            numbers: [0; STRIP_ROWS],
+            len: 0,
+        };
+        let mut at = piece.start;
+        while let Some(row) = next_live(loaded.block.live, at, piece.end) {
+            gathered.rows[gathered.len] = bytes[row * size..][..size].as_ptr();
+            gathered.numbers[gathered.len] = row as u32;
+            gathered.len += 1;
+            if gathered.len == full {
+                self.strip(piece.block, &mut gathered, group.clone());
+            }
+            at = row + 1;
+        }
+        if gathered.len > 0 {
+            self.strip(piece.block, &mut gathered, group);
+        }
+    }
+
+    /// Ranks gathered rows and offers those that reach a query's threshold.
+    fn strip(&mut self, block: usize, gathered: &mut Gathered, group: std::ops::Range<usize>) {
+        let packed = self.search.packed;
+        let loaded = &self.search.blocks[block];
+        let len = std::mem::take(&mut gathered.len);
+        let last = gathered.rows[len - 1];
+        gathered.rows[len..len + 3].fill(last);
+        let stride = packed.dim.div_ceil(LANES);
+        let queries = &packed.groups[group.start * stride..group.end * stride];
+        let kernel = self.search.kernels.strip(loaded.record, packed.metric);
+        // SAFETY: `CpuScan` was made for an instruction set that this CPU has; rows point into
+        // the block's bytes, whose length was checked; the rest is as long as the group.
+        unsafe {
+            kernel(Strip {
+                rows: &gathered.rows,
+                len,
+                dim: packed.dim,
+                queries: std::slice::from_raw_parts(queries.as_ptr().cast(), queries.len()),
+                norms: &packed.norms[group.clone()],
+                thresholds: &self.thresholds[group.clone()],
+                ranks: &mut self.ranks[..group.len() * SCORES_STRIDE],
+                hits: &mut self.hits[..group.len()],
+                wide: &mut self.wide,
+            });
+        }
+        for (i, query) in group.enumerate() {
+            if !self.hits[i] {
+                continue;
+            }
+            let best = &mut self.best[query];
+            let ranks = &self.ranks[i * SCORES_STRIDE..][..len];
+            for (rank, row) in ranks.iter().zip(gathered.numbers) {
+                if *rank >= self.thresholds[query] {
+                    let seq = loaded.block.seqs.get(row as usize);
+                    best.offer(Candidate { rank: *rank, seq, block: block as u32, row });
+                    self.thresholds[query] = best.threshold();
+                }
+            }
+        }
+    }
+}
+
+/// Queries in a group.
+fn group(packed: &Packed) -> usize {
+    let query = packed.dim.div_ceil(LANES) * size_of::<Group>();
+    (GROUP_BYTES / query).max(2)
+}
+
+/// The first live row in `from..end`.
+#[inline]
+fn next_live(live: Option<&[u64]>, from: usize, end: usize) -> Option<usize> {
+    let Some(words) = live else {
+        return (from < end).then_some(from);
+    };
+    let mut at = from;
+    while at < end {
+        let word = words[at / 64] >> (at % 64);
+        if word != 0 {
+            let row = at + word.trailing_zeros() as usize;
+            return (row < end).then_some(row);
+        }
+        at = (at / 64 + 1) * 64;
+    }
+    None
+}

@@ -1,0 +1,291 @@
+//! The silicon border of the encoder: a ragged batch of token ids in, one vector a text out.
+//!
+//! A model is written once over [`Encode`] and [`Forward`]. Passes are half-blocks, never tensor
+//! operations, so that a GPU records a whole forward in one compute pass and a CPU runs all
+//! passes over a few sequences while their activations are in its cache.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Error;
+
+/// Storage type of a tensor's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// The upper half of an f32.
+    Bf16,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Bytes shared by many tensors, such as a mapped file.
+pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A row-major matrix (or a vector, as one row) of little-endian numbers in shared bytes.
+#[derive(Clone)]
+pub struct Tensor {
+    bytes: SharedBytes,
+    range: Range<usize>,
+    dtype: Dtype,
+    rows: usize,
+    cols: usize,
+}
+
+impl Tensor {
+    /// A view of `range` of `bytes` as `rows` x `cols` numbers.
+    pub fn new(
+        bytes: SharedBytes,
+        range: Range<usize>,
+        dtype: Dtype,
+        [rows, cols]: [usize; 2],
+    ) -> Result<Self, Error> {
+        let found = (*bytes).as_ref().get(range.clone()).map_or(0, <[u8]>::len) / dtype.bytes();
+        let expected = rows.saturating_mul(cols);
+        if found != expected {
+            return Err(Error::Shape {
+                what: "tensor".into(),
+                expected,
+                found,
+            });
+        }
+        Ok(Self {
+            bytes,
+            range,
+            dtype,
+            rows,
+            cols,
+        })
+    }
+
+    /// Copies f32 numbers into a tensor of their own.
+    pub fn from_f32(numbers: &[f32], [rows, cols]: [usize; 2]) -> Result<Self, Error> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let range = 0..bytes.len();
+        Self::new(Arc::new(bytes), range, Dtype::F32, [rows, cols])
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.rows, self.cols]
+    }
+
+    /// Writes row `row`, widened to f32, to `out`.
+    ///
+    /// # Panics
+    ///
+    /// When `row` is out of range or `out` is not one row long.
+    pub fn read_row(&self, row: usize, out: &mut [f32]) {
+        assert!(
+            row < self.rows && out.len() == self.cols,
+            "row {row} of {:?}",
+            self.shape()
+        );
+        let size = self.cols * self.dtype.bytes();
+        let start = self.range.start + row * size;
+        let bytes = &(*self.bytes).as_ref()[start..start + size];
+        match self.dtype {
+            Dtype::F32 => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
+                    *x = f32::from_le_bytes(*b);
+                }
+            }
+            Dtype::F16 => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *x = half::f16::from_le_bytes(*b).to_f32();
+                }
+            }
+            Dtype::Bf16 => {
+                for (x, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *x = half::bf16::from_le_bytes(*b).to_f32();
+                }
+            }
+        }
+    }
+
+    /// All numbers, widened to f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut all = vec![0.0; self.rows * self.cols];
+        for (row, out) in all.chunks_exact_mut(self.cols.max(1)).enumerate() {
+            self.read_row(row, out);
+        }
+        all
+    }
+}
+
+/// Weights of a layer normalisation, `hidden` numbers each.
+pub struct NormTensors {
+    /// Factor.
+    pub weight: Tensor,
+    /// Addend.
+    pub bias: Tensor,
+}
+
+/// Weights of a linear layer, `y = x W^T + b`.
+pub struct LinearTensors {
+    /// `outputs` x `inputs`.
+    pub weight: Tensor,
+    /// `outputs` numbers.
+    pub bias: Tensor,
+}
+
+/// Weights of the pass that turns token ids into the first hidden state.
+pub struct EmbeddingTensors {
+    /// `vocabulary` x `hidden`.
+    pub word: Tensor,
+    /// `positions` x `hidden`.
+    pub position: Tensor,
+    /// The row of token type 0, `hidden` numbers.
+    pub token_type: Tensor,
+    /// Normalisation of the sum.
+    pub norm: NormTensors,
+    /// Its epsilon.
+    pub epsilon: f32,
+}
+
+/// Weights of an attention block: projections, output projection, residual, normalisation.
+pub struct AttentionTensors {
+    /// Query projection.
+    pub query: LinearTensors,
+    /// Key projection.
+    pub key: LinearTensors,
+    /// Value projection.
+    pub value: LinearTensors,
+    /// Output projection.
+    pub output: LinearTensors,
+    /// Normalisation after the residual.
+    pub norm: NormTensors,
+    /// Its epsilon.
+    pub epsilon: f32,
+    /// Number of heads; divides `hidden`.
+    pub heads: usize,
+}
+
+/// Weights of a feed-forward block: up, exact (erf) GELU, down, residual, normalisation.
+pub struct FeedForwardTensors {
+    /// `inner` x `hidden`.
+    pub up: LinearTensors,
+    /// `hidden` x `inner`.
+    pub down: LinearTensors,
+    /// Normalisation after the residual.
+    pub norm: NormTensors,
+    /// Its epsilon.
+    pub epsilon: f32,
+}
+
+/// Which hidden states become the vector of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The mean over all tokens of the text.
+    Mean,
+    /// The first token.
+    Cls,
+}
+
+/// Token sequences packed end to end, none of them padded.
+#[derive(Clone, Debug, Default)]
+pub struct Ragged {
+    ids: Vec<u32>,
+    ends: Vec<usize>,
+}
+
+impl Ragged {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a sequence of at least one token.
+    ///
+    /// # Panics
+    ///
+    /// When the sequence is empty.
+    pub fn push(&mut self, ids: &[u32]) {
+        assert!(!ids.is_empty(), "a sequence has at least one token");
+        self.ids.extend_from_slice(ids);
+        self.ends.push(self.ids.len());
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are no sequences.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// All token ids.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Where sequence `i` lies in [`ids`](Self::ids).
+    pub fn range(&self, i: usize) -> Range<usize> {
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        start..self.ends[i]
+    }
+}
+
+/// A backend that can run an encoder of the BERT family.
+pub trait Encode: Send + Sync {
+    /// Weights of an embedding pass, in this backend's layout.
+    type Embedding: Send + Sync;
+    /// Weights of an attention block.
+    type Attention: Send + Sync;
+    /// Weights of a feed-forward block.
+    type FeedForward: Send + Sync;
+    /// A forward being recorded.
+    type Forward<'a>: Forward<'a, Backend = Self>
+    where
+        Self: 'a;
+
+    /// Takes over the weights of an embedding pass.
+    fn embedding(&self, tensors: EmbeddingTensors) -> Result<Self::Embedding, Error>;
+    /// Takes over the weights of an attention block.
+    fn attention(&self, tensors: AttentionTensors) -> Result<Self::Attention, Error>;
+    /// Takes over the weights of a feed-forward block.
+    fn feed_forward(&self, tensors: FeedForwardTensors) -> Result<Self::FeedForward, Error>;
+    /// Begins a forward over a batch.
+    fn begin<'a>(&'a self, batch: &'a Ragged) -> Result<Self::Forward<'a>, Error>;
+}
+
+/// A forward being recorded: passes in their order, then [`submit`](Self::submit).
+pub trait Forward<'a>: Sized {
+    /// The backend that runs it.
+    type Backend: Encode + ?Sized + 'a;
+    /// A forward under way.
+    type Ticket: Ticket;
+
+    /// Sum of word, position and type embeddings, normalised.
+    fn embed(&mut self, weights: &'a <Self::Backend as Encode>::Embedding) -> Result<(), Error>;
+    /// Attention within each sequence, residual, normalisation.
+    fn attend(&mut self, weights: &'a <Self::Backend as Encode>::Attention) -> Result<(), Error>;
+    /// Feed-forward block, residual, normalisation.
+    fn feed_forward(
+        &mut self,
+        weights: &'a <Self::Backend as Encode>::FeedForward,
+    ) -> Result<(), Error>;
+    /// Pools each sequence to one vector, scaled to length 1 when `normalize`.
+    fn pool(&mut self, pooling: Pooling, normalize: bool) -> Result<(), Error>;
+    /// Starts the work.
+    fn submit(self) -> Result<Self::Ticket, Error>;
+}
+
+/// A forward under way.
+pub trait Ticket {
+    /// Waits for the vectors: `sequences` x `hidden` numbers, row after row.
+    fn wait(self) -> Result<Vec<f32>, Error>;
+}

@@ -1,0 +1,231 @@
+//! Known-answer tests of the encoder's kernels: a whole small model, held against the reference.
+//!
+//! A self-test may only veto. It takes about a millisecond and covers every kernel of an
+//! instruction set at shapes that fill no tile.
+
+use crate::cpu::encode::CpuEncode;
+use crate::encode::{
+    AttentionTensors, EmbeddingTensors, Encode, FeedForwardTensors, Forward, LinearTensors,
+    NormTensors, Pooling, Ragged, Tensor, Ticket,
+};
+use crate::error::Error;
+use crate::isa::Isa;
+use crate::plan::Arithmetic;
+use crate::reference;
+
+const HIDDEN: usize = 48;
+const INNER: usize = 80;
+const HEADS: usize = 3;
+const VOCABULARY: usize = 64;
+const POSITIONS: usize = 40;
+const EPSILON: f32 = 1e-6;
+
+/// Numbers that look random and are the same on every machine.
+struct Noise(u64);
+
+impl Noise {
+    /// `n` numbers between `-scale` and `scale`.
+    fn take(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        let step = |_| {
+            // A 64-bit linear congruential generator with Knuth's constants.
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            ((self.0 >> 40) as f32 / (1u64 << 23) as f32 - 1.0) * scale
+        };
+        (0..n).map(step).collect()
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize, scale: f32) -> Result<Tensor, Error> {
+        Tensor::from_f32(&self.take(rows * cols, scale), [rows, cols])
+    }
+
+    fn linear(&mut self, outputs: usize, inputs: usize) -> Result<LinearTensors, Error> {
+        let scale = 2.0 / (inputs as f32).sqrt();
+        let weight = self.matrix(outputs, inputs, scale)?;
+        Ok(LinearTensors {
+            weight,
+            bias: self.matrix(1, outputs, 0.5)?,
+        })
+    }
+
+    fn norm(&mut self) -> Result<NormTensors, Error> {
+        Ok(NormTensors {
+            weight: self.matrix(1, HIDDEN, 1.5)?,
+            bias: self.matrix(1, HIDDEN, 0.3)?,
+        })
+    }
+}
+
+fn embedding(noise: &mut Noise) -> Result<EmbeddingTensors, Error> {
+    Ok(EmbeddingTensors {
+        word: noise.matrix(VOCABULARY, HIDDEN, 1.0)?,
+        position: noise.matrix(POSITIONS, HIDDEN, 0.5)?,
+        token_type: noise.matrix(1, HIDDEN, 0.5)?,
+        norm: noise.norm()?,
+        epsilon: EPSILON,
+    })
+}
+
+fn attention(noise: &mut Noise) -> Result<AttentionTensors, Error> {
+    Ok(AttentionTensors {
+        query: noise.linear(HIDDEN, HIDDEN)?,
+        key: noise.linear(HIDDEN, HIDDEN)?,
+        value: noise.linear(HIDDEN, HIDDEN)?,
+        output: noise.linear(HIDDEN, HIDDEN)?,
+        norm: noise.norm()?,
+        epsilon: EPSILON,
+        heads: HEADS,
+    })
+}
+
+fn feed_forward(noise: &mut Noise) -> Result<FeedForwardTensors, Error> {
+    Ok(FeedForwardTensors {
+        up: noise.linear(INNER, HIDDEN)?,
+        down: noise.linear(HIDDEN, INNER)?,
+        norm: noise.norm()?,
+        epsilon: EPSILON,
+    })
+}
+
+fn add_linear(to: &mut [f32], from: &[f32], layer: &LinearTensors) {
+    let sums = reference::linear(from, &layer.weight.to_f32(), &layer.bias.to_f32());
+    for (x, sum) in to.iter_mut().zip(sums) {
+        *x += sum;
+    }
+}
+
+fn apply_norm(row: &mut [f32], norm: &NormTensors) {
+    reference::layer_norm(row, &norm.weight.to_f32(), &norm.bias.to_f32(), EPSILON);
+}
+
+/// The vector of one sequence by the reference kernels.
+fn expected(
+    ids: &[u32],
+    embedding: &EmbeddingTensors,
+    attention: &AttentionTensors,
+    feed_forward: &FeedForwardTensors,
+) -> Vec<f32> {
+    let (position, token_type) = (embedding.position.to_f32(), embedding.token_type.to_f32());
+    let mut rows: Vec<Vec<f32>> = Vec::new();
+    for (at, &id) in ids.iter().enumerate() {
+        let mut row = vec![0.0; HIDDEN];
+        embedding.word.read_row(id as usize, &mut row);
+        for (i, x) in row.iter_mut().enumerate() {
+            *x += token_type[i] + position[at * HIDDEN + i];
+        }
+        apply_norm(&mut row, &embedding.norm);
+        rows.push(row);
+    }
+    let project = |layer: &LinearTensors| -> Vec<Vec<f32>> {
+        let (weight, bias) = (layer.weight.to_f32(), layer.bias.to_f32());
+        rows.iter()
+            .map(|row| reference::linear(row, &weight, &bias))
+            .collect()
+    };
+    let parts = [&attention.query, &attention.key, &attention.value].map(project);
+    let dim = HIDDEN / HEADS;
+    let mut context = vec![vec![0.0; HIDDEN]; ids.len()];
+    for head in 0..HEADS {
+        let columns = head * dim..(head + 1) * dim;
+        let [q, k, v] = [0, 1, 2].map(|part: usize| -> Vec<f32> {
+            parts[part]
+                .iter()
+                .flat_map(|row| row[columns.clone()].to_vec())
+                .collect()
+        });
+        let out = reference::attention(&q, &k, &v, dim);
+        for (row, found) in context.iter_mut().zip(out.chunks_exact(dim)) {
+            row[columns.clone()].copy_from_slice(found);
+        }
+    }
+    for (row, context) in rows.iter_mut().zip(&context) {
+        add_linear(row, context, &attention.output);
+        apply_norm(row, &attention.norm);
+        let up = &feed_forward.up;
+        let inner = reference::linear(row, &up.weight.to_f32(), &up.bias.to_f32());
+        let inner: Vec<f32> = inner.into_iter().map(reference::gelu).collect();
+        add_linear(row, &inner, &feed_forward.down);
+        apply_norm(row, &feed_forward.norm);
+    }
+    let mean = |i: usize| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
+    let mean: Vec<f64> = (0..HIDDEN).map(mean).collect();
+    let norm = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
+    mean.iter().map(|x| (x / norm) as f32).collect()
+}
+
+/// A batch of sequences whose lengths lie around the borders of lanes and tiles.
+fn batch() -> Ragged {
+    let mut batch = Ragged::new();
+    for len in [1usize, 2, 5, 6, 7, 12, 13, 16, 17, 31, 33] {
+        let ids: Vec<u32> = (0..len)
+            .map(|i| ((i * 29 + len * 7) % VOCABULARY) as u32)
+            .collect();
+        batch.push(&ids);
+    }
+    batch
+}
+
+fn run(backend: &CpuEncode, batch: &Ragged, seed: u64) -> Result<Vec<f32>, Error> {
+    let mut noise = Noise(seed);
+    let embedding = backend.embedding(embedding(&mut noise)?)?;
+    let attention = backend.attention(attention(&mut noise)?)?;
+    let feed_forward = backend.feed_forward(feed_forward(&mut noise)?)?;
+    let mut forward = backend.begin(batch)?;
+    forward.embed(&embedding)?;
+    forward.attend(&attention)?;
+    forward.feed_forward(&feed_forward)?;
+    forward.pool(Pooling::Mean, true)?;
+    forward.submit()?.wait()
+}
+
+/// Largest difference of a number that each arithmetic may show in the self-test.
+fn tolerance(arithmetic: Arithmetic) -> f32 {
+    match arithmetic {
+        Arithmetic::F32 => 2e-6,
+        Arithmetic::Bf16x3 => 2e-5,
+        Arithmetic::Bf16 => 1e-2,
+    }
+}
+
+/// Holds the kernels of `isa` with products in `arithmetic` against the reference, and each
+/// sequence alone against the same sequence in a batch, bit for bit. An error is a veto.
+pub fn self_test(isa: Isa, arithmetic: Arithmetic) -> Result<(), Error> {
+    const SEED: u64 = 20;
+    let backend = CpuEncode::new(isa, arithmetic, 1)?;
+    let batch = batch();
+    let found = run(&backend, &batch, SEED)?;
+    let mut noise = Noise(SEED);
+    let embedding = embedding(&mut noise)?;
+    let attention = attention(&mut noise)?;
+    let feed_forward = feed_forward(&mut noise)?;
+    for (i, found) in found.chunks_exact(HIDDEN).enumerate() {
+        let ids = &batch.ids()[batch.range(i)];
+        let expected = expected(ids, &embedding, &attention, &feed_forward);
+        for (position, (x, y)) in found.iter().zip(&expected).enumerate() {
+            // Written so that a NaN fails too.
+            if !((x - y).abs() <= tolerance(arithmetic)) {
+                return Err(Error::SelfTest(format!(
+                    "{arithmetic} with {isa}: number {position} of a sequence of {} tokens is {x}, \
+                     not {y}",
+                    ids.len()
+                )));
+            }
+        }
+        let mut alone = Ragged::new();
+        alone.push(ids);
+        let alone = run(&backend, &alone, SEED)?;
+        if alone
+            .iter()
+            .zip(found)
+            .any(|(x, y)| x.to_bits() != y.to_bits())
+        {
+            return Err(Error::SelfTest(format!(
+                "{arithmetic} with {isa}: a sequence of {} tokens has other bits in a batch",
+                ids.len()
+            )));
+        }
+    }
+    Ok(())
+}
