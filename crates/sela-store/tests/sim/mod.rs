@@ -1,0 +1,29 @@
+//! A simulated disk for the store's tests, and SQLite on top of it.
+//!
+//! * [`SimDisk`] is a file system in memory that logs every change and fails on demand.
+//! * [`Replay`] walks such a log and makes the disks a crash could leave behind.
+//! * [`Mount`] lets SQLite keep its files on a `SimDisk`.
+//!
+//! What counts as stable: the bytes of a file after that file's `sync`, the entries of a folder
+//! after that folder's `sync_dir`, nothing else. A file's own sync does not make its name stable.
+
+// Every test file compiles this module and uses its own part of it.
+#![allow(dead_code)]
+#![allow(unused_imports)]
+
+mod disk;
+mod fault;
+mod files;
+mod locks;
+mod replay;
+mod rng;
+mod tree;
+mod vfs;
+
+pub(crate) use disk::SimDisk;
+pub(crate) use fault::{Fault, Plan};
+pub(crate) use files::Mount;
+pub(crate) use replay::{Cut, Replay};
+pub(crate) use rng::Rng;
+pub(crate) use tree::{Op, Tree};
+pub(crate) use vfs::VFS;
