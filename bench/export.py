@@ -1,0 +1,121 @@
+"""The model in the form each runtime likes best, made once into the work folder."""
+
+import os
+
+import numpy as np
+
+HEADS, LAYERS, EPSILON = 12, 6, 1e-12
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+def weights_of(model):
+    from safetensors.numpy import load_file
+
+    tensors = load_file(os.path.join(model, "model.safetensors"))
+    return {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if tensor.dtype == np.float32}
+
+
+class Graph:
+    """Nodes and constants of an ONNX graph, gathered call by call."""
+
+    def __init__(self):
+        self.nodes, self.constants = [], []
+
+    def constant(self, name, array):
+        from onnx import numpy_helper
+
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def add(self, kind, inputs, output, *more, domain="", **settings):
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(kind, inputs, [output, *more], domain=domain, **settings))
+        return output
+
+
+def onnx_fused(model, path):
+    """The best graph ONNX Runtime has for BERT, out of its own operators: fused embedding and norm,
+    attention over packed QKV, norms that take the residual and the bias in, GELU with its bias."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    weights, graph, own = weights_of(model), Graph(), {"domain": "com.microsoft"}
+    weight = lambda name: graph.constant(name, weights[name])  # noqa: E731
+    turned = lambda name: graph.constant(name, weights[name].T)  # noqa: E731
+    ids, mask, types = (graph.add("Cast", [name], f"{name}.32", to=TensorProto.INT32) for name in INPUTS)
+    tables = [weight(f"embeddings.{kind}_embeddings.weight") for kind in ("word", "position", "token_type")]
+    norm = [weight(f"embeddings.LayerNorm.{part}") for part in ("weight", "bias")]
+    x = graph.add("EmbedLayerNormalization", [ids, types, *tables, *norm], "x", "x.mask", epsilon=EPSILON, **own)
+    for index in range(LAYERS):
+        at = f"encoder.layer.{index}."
+        parts = [f"{at}attention.self.{part}." for part in ("query", "key", "value")]
+        qkv = graph.constant(at + "qkv.weight", np.concatenate([weights[part + "weight"].T for part in parts], 1))
+        qkv_bias = graph.constant(at + "qkv.bias", np.concatenate([weights[part + "bias"] for part in parts]))
+        heads = graph.add("Attention", [x, qkv, qkv_bias, mask], at + "heads", num_heads=HEADS, **own)
+        x = half_block(graph, weight, turned, heads, x, at + "attention.output.")
+        wide = graph.add("MatMul", [x, turned(at + "intermediate.dense.weight")], at + "wide")
+        wide = graph.add("BiasGelu", [wide, weight(at + "intermediate.dense.bias")], at + "gelu", **own)
+        x = half_block(graph, weight, turned, wide, x, at + "output.")
+    # The mean's divisor falls out when the sum is brought to length 1.
+    one = graph.constant("one", np.array([1], np.int64))
+    row = graph.add("Unsqueeze", [graph.add("Cast", [INPUTS[1]], "mask.f32", to=TensorProto.FLOAT), one], "mask.row")
+    total = graph.add("Squeeze", [graph.add("MatMul", [row, x], "sum"), one], "sum.flat")
+    graph.add("LpNormalization", [total], "vector", axis=1, p=2)
+
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "length"]) for name in INPUTS]
+    outputs = [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 384])]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    whole = helper.make_graph(graph.nodes, "minilm", inputs, outputs, graph.constants)
+    onnx.save(helper.make_model(whole, opset_imports=opsets, ir_version=8), path)
+
+
+def half_block(graph, weight, turned, x, residual, at):
+    """The dense layer that closes a half-block, with its bias, residual and norm."""
+    dense = graph.add("MatMul", [x, turned(at + "dense.weight")], at + "dense")
+    norm = [weight(f"{at}LayerNorm.{part}") for part in ("weight", "bias")]
+    inputs = [dense, residual, *norm, weight(at + "dense.bias")]
+    return graph.add("SkipLayerNormalization", inputs, at + "x", domain="com.microsoft", epsilon=EPSILON)
+
+
+def openvino_ir(model, path):
+    """OpenVINO's own conversion of the PyTorch model, with pooling and normalising inside."""
+    import openvino
+    import torch
+    from transformers import AutoModel
+
+    bert = AutoModel.from_pretrained(model, attn_implementation="sdpa").eval()
+
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bert = bert
+
+        def forward(self, input_ids, attention_mask, token_type_ids):
+            mask = attention_mask.to(torch.float32)
+            x = self.bert.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)
+            for layer in self.bert.encoder.layer:
+                x = layer(x, (1 - mask[:, None, None, :]) * -1e9)
+                x = x[0] if isinstance(x, tuple) else x
+            x = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            return torch.nn.functional.normalize(x)
+
+    ids = torch.randint(1000, 20_000, (3, 11))
+    example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
+    with torch.no_grad():
+        converted = openvino.convert_model(Pooled(), example_input=example)
+    for given, name in zip(converted.inputs, INPUTS):
+        given.get_tensor().set_names({name})
+        given.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+    converted.validate_nodes_and_infer_types()
+    openvino.save_model(converted, path, compress_to_fp16=False)
+
+
+def export(contenders, model, work, note):
+    """Makes whatever the contenders need and the work folder lacks."""
+    if "ort" in contenders and not (work / "minilm.fused.onnx").exists():
+        note("exporting to ONNX")
+        onnx_fused(str(model), str(work / "minilm.fused.onnx"))
+    if {"ov", "ov-bf16"} & set(contenders) and not (work / "minilm.xml").exists():
+        note("exporting to OpenVINO")
+        openvino_ir(str(model), str(work / "minilm.xml"))
