@@ -80,6 +80,11 @@ impl SimDisk {
         self.state().faults.fired()
     }
 
+    /// How many operations the plan's fault concerned so far.
+    pub(crate) fn seen(&self) -> u64 {
+        self.state().faults.seen()
+    }
+
     /// Lets files hold `bytes` together at most; more is `StorageFull`.
     pub(crate) fn set_capacity_bytes(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;

@@ -57,6 +57,11 @@ impl Faults {
         self.fired
     }
 
+    /// How many operations the plan's fault concerned.
+    pub(crate) fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// The fault that this operation meets, if any.
     pub(crate) fn meet(&mut self, kind: Kind) -> Option<Fault> {
         let plan = self.plan?;

@@ -3,6 +3,8 @@
 //! * [`SimDisk`] is a file system in memory that logs every change and fails on demand.
 //! * [`Replay`] walks such a log and makes the disks a crash could leave behind.
 //! * [`Mount`] lets SQLite keep its files on a `SimDisk`.
+//! * [`history::Run`] is a collection at work beside a plain map of what it should hold, and
+//!   [`fault_of_image`] holds the two together after a crash.
 //!
 //! What counts as stable: the bytes of a file after that file's `sync`, the entries of a folder
 //! after that folder's `sync_dir`, nothing else. A file's own sync does not make its name stable.
@@ -11,15 +13,18 @@
 #![allow(dead_code)]
 #![allow(unused_imports)]
 
+mod check;
 mod disk;
 mod fault;
 mod files;
+pub(crate) mod history;
 mod locks;
 mod replay;
 mod rng;
 mod tree;
 mod vfs;
 
+pub(crate) use check::{Depth, fault_of_disk, fault_of_image};
 pub(crate) use disk::SimDisk;
 pub(crate) use fault::{Fault, Plan};
 pub(crate) use files::Mount;

@@ -1,0 +1,259 @@
+//! The store is killed, or the power is cut, after every operation it ever asked of the disk.
+//!
+//! A short life of a collection is recorded on a simulated disk, with the position in the log at
+//! which each write was acknowledged. Then every position is a crash: with everything written so
+//! far kept, with only what was synced, and with many subsets of what was not (whole, torn at
+//! sectors, out of order). From each the collection must open, hold every acknowledged row, show
+//! each batch whole or not at all, pass `verify`, and take a further write.
+
+// The counts are printed for whoever runs the tests with `--nocapture`.
+#![allow(clippy::print_stdout)]
+
+mod sim;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use sela_store::{Collection, Fields, Op};
+use sim::history::{FOLDER, Run, life, options, row, schema};
+use sim::{Cut, Depth, Mount, Replay, SimDisk, Tree, fault_of_disk, fault_of_image};
+
+/// After this long no further subsets are drawn; the crashes every run makes are not cut short.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Positions are visited in this many rounds, so that a short run still covers them evenly.
+const ROUNDS: usize = 16;
+
+fn recorded() -> Run {
+    let mut run = Run::new(SimDisk::recording());
+    run.all(&life());
+    run
+}
+
+/// Runs `work` on every core, each with its own number.
+fn on_all_cores(work: impl Fn(usize, usize) + Sync) {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores)
+            .map(|core| {
+                scope.spawn({
+                    let work = &work;
+                    move || work(core, cores)
+                })
+            })
+            .collect();
+        for worker in workers {
+            if let Err(panic) = worker.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
+}
+
+fn check(run: &Run, replay: &Replay<'_>, cut: Cut, depth: Depth) {
+    let (at, states, snapshots) = (replay.at(), &run.states, &run.snapshots);
+    if let Some(fault) = fault_of_image(replay.image(cut), states, snapshots, at, depth) {
+        panic!("{fault}\n{}", replay.describe(cut));
+    }
+}
+
+fn depth_at(at: usize) -> Depth {
+    Depth {
+        reader: at % 4 == 1,
+        maintain: at % 16 == 3,
+    }
+}
+
+/// The subsets of what is pending that are tried in one round.
+fn subsets(pending: usize, round: usize) -> Vec<Cut> {
+    let mut cuts: Vec<Cut> = (0..4)
+        .map(|seed| Cut::Some((round * 4 + seed) as u64))
+        .collect();
+    if pending <= 6 {
+        cuts.extend((0..pending).flat_map(|index| [Cut::Only(index), Cut::AllBut(index)]));
+    }
+    cuts
+}
+
+#[test]
+fn killed_or_without_power_after_every_operation() {
+    let run = recorded();
+    let log = run.disk.log();
+    let images = AtomicUsize::new(0);
+    on_all_cores(|core, cores| {
+        let mut replay = Replay::new(Tree::default(), &log);
+        for at in (core..=log.len()).step_by(cores) {
+            replay.walk_to(at);
+            for cut in [Cut::Kill, Cut::Synced] {
+                check(&run, &replay, cut, depth_at(at));
+                images.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    println!(
+        "{} images after each of {} operations",
+        images.into_inner(),
+        log.len()
+    );
+}
+
+#[test]
+fn unsynced_writes_torn_dropped_and_reordered() {
+    let run = recorded();
+    let log = run.disk.log();
+    let images = AtomicUsize::new(0);
+    let end = Instant::now() + PATIENCE;
+    on_all_cores(|core, cores| {
+        for round in (core..ROUNDS).step_by(cores) {
+            // Rounds in an order that keeps what was visited evenly spread.
+            let first = (round * 7) % ROUNDS;
+            let mut replay = Replay::new(Tree::default(), &log);
+            for at in (first..=log.len()).step_by(ROUNDS) {
+                replay.walk_to(at);
+                for cut in subsets(replay.pending(), round) {
+                    if Instant::now() > end {
+                        return;
+                    }
+                    check(&run, &replay, cut, depth_at(at));
+                    images.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    println!(
+        "{} subsets of what {} operations left pending",
+        images.into_inner(),
+        log.len()
+    );
+}
+
+#[test]
+fn a_second_crash_while_recovering_from_the_first() {
+    let run = recorded();
+    let log = run.disk.log();
+    let images = AtomicUsize::new(0);
+    let end = Instant::now() + PATIENCE / 2;
+    on_all_cores(|core, cores| {
+        let mut replay = Replay::new(Tree::default(), &log);
+        for at in (core * 37..=log.len()).step_by(37 * cores) {
+            replay.walk_to(at);
+            for cut in [Cut::Kill, Cut::Some(1), Cut::Some(2)] {
+                if Instant::now() < end {
+                    images.fetch_add(crash_again(&run, &replay, cut), Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    println!("{} images of a second crash", images.into_inner());
+}
+
+/// Crashes the recovery from one image at evenly spread points; answers with their number.
+fn crash_again(run: &Run, replay: &Replay<'_>, cut: Cut) -> usize {
+    let first = replay.image(cut);
+    let at = replay.at();
+    let disk = SimDisk::recording_from(first.clone());
+    let mount = Mount::new(Arc::new(disk.clone()));
+    let recovered = Collection::open(&mount.path(FOLDER), &options(&disk)).is_ok();
+    drop(mount);
+    if !recovered {
+        return 0;
+    }
+    let log = disk.log();
+    let mut again = Replay::new(first, &log);
+    let mut images = 0;
+    for second in (0..=log.len()).step_by((log.len() / 12).max(1)) {
+        again.walk_to(second);
+        for second_cut in [Cut::Kill, Cut::Synced, Cut::Some(second as u64)] {
+            images += 1;
+            let disk = SimDisk::of(again.image(second_cut));
+            let checked = fault_of_disk(&disk, &run.states, &run.snapshots, at, Depth::default());
+            if let Err(fault) = checked {
+                let (one, two) = (replay.describe(cut), again.describe(second_cut));
+                panic!("{fault}\nfirst {one}\n\nsecond {two}");
+            }
+        }
+    }
+    images
+}
+
+/// A batch of one of several writers at once.
+struct Batch {
+    begun: usize,
+    acknowledged: usize,
+    rows: Vec<sela_store::Row>,
+}
+
+fn batches_of_writers(disk: &SimDisk, mount: &Mount) -> Vec<Batch> {
+    let collection =
+        Collection::create(&mount.path(FOLDER), &schema(), &options(disk)).expect("creates");
+    let write = |writer: u64, turn: u64| {
+        let first = writer * 1_000 + turn * 10;
+        let rows: Vec<_> = (first..first + 3).map(|number| row(number, 1)).collect();
+        let ops: Vec<_> = rows.iter().cloned().map(Op::Upsert).collect();
+        let begun = disk.log_len();
+        collection.write(&ops).expect("writes");
+        Batch {
+            begun,
+            acknowledged: disk.log_len(),
+            rows,
+        }
+    };
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..=4)
+            .map(|writer| scope.spawn(move || (0..8).map(|turn| write(writer, turn)).collect()))
+            .collect();
+        let batches = writers
+            .into_iter()
+            .map(|writer| writer.join().expect("no panic"));
+        batches
+            .collect::<Vec<Vec<Batch>>>()
+            .into_iter()
+            .flatten()
+            .collect()
+    })
+}
+
+#[test]
+fn writers_that_share_a_sync_lose_nothing_acknowledged() {
+    let disk = SimDisk::recording();
+    let mount = Mount::new(Arc::new(disk.clone()));
+    let batches = batches_of_writers(&disk, &mount);
+    let log = disk.log();
+    let start = batches
+        .iter()
+        .map(|batch| batch.begun)
+        .min()
+        .expect("there are some");
+    let mut replay = Replay::new(Tree::default(), &log);
+    let mut images = 0;
+    for at in start..=log.len() {
+        replay.walk_to(at);
+        for cut in [Cut::Kill, Cut::Synced, Cut::Some(1), Cut::Some(2)] {
+            images += 1;
+            let disk = SimDisk::of(replay.image(cut));
+            let mount = Mount::new(Arc::new(disk.clone()));
+            let collection = Collection::open(&mount.path(FOLDER), &options(&disk)).expect("opens");
+            for batch in &batches {
+                let ids: Vec<_> = batch.rows.iter().map(|row| row.id.clone()).collect();
+                let got = collection.get(&ids, Fields::ALL).expect("gets");
+                let whole = got
+                    .iter()
+                    .zip(&batch.rows)
+                    .all(|(got, row)| got.as_ref() == Some(row));
+                let none = got.iter().all(Option::is_none);
+                let right = if batch.acknowledged <= at {
+                    whole
+                } else {
+                    whole || none
+                };
+                let early = whole && batch.begun > at;
+                assert!(right && !early, "{got:?}\n{}", replay.describe(cut));
+            }
+        }
+    }
+    println!(
+        "{images} images of four writers at once, {} operations",
+        log.len()
+    );
+}

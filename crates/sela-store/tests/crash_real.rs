@@ -1,0 +1,322 @@
+//! The system's own files: a file system that fills up or turns read-only, and a writer killed.
+//!
+//! The file systems are mounted in a temporary folder, which needs Linux and its root; where that
+//! is lacking, the tests say so and end.
+
+// What was lacking, and what was counted, is printed for whoever runs the tests.
+#![allow(clippy::print_stdout)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sela_store::{Collection, Error, Fields, Id, Op, Options, Row, Schema};
+
+/// A small file system of its own in memory, unmounted when dropped.
+struct Mounted {
+    folder: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// Mounts one of `size`, or says why not.
+    fn new(size: &str) -> Option<Mounted> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = format!("size={size}");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Mounted { folder }),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).into_owned();
+                println!(
+                    "not run: no small file system can be mounted here: {}",
+                    why.trim()
+                );
+                None
+            }
+            Err(error) => {
+                println!("not run: no `mount` here: {error}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn remount(&self, options: &str) {
+        let mut mount = Command::new("mount");
+        mount
+            .arg("-o")
+            .arg(format!("remount,{options}"))
+            .arg(self.path());
+        assert!(
+            mount.status().expect("`mount` runs").success(),
+            "remounts with {options}"
+        );
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily, so that a failing test does not leave it behind.
+        let _best_effort = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+const DIM: u32 = 64;
+
+fn schema() -> Schema {
+    Schema::new(DIM, "external:64")
+}
+
+fn options() -> Options {
+    Options {
+        seal_rows: 500,
+        segment_rows: 500,
+        ..Options::default()
+    }
+}
+
+fn row(number: u64) -> Row {
+    let mut row = Row::new(
+        number,
+        (0..DIM).map(|n| number as f32 + n as f32 / 64.0).collect(),
+    );
+    row.text = Some(format!("verse {number} of many"));
+    row
+}
+
+fn batch(first: u64) -> Vec<Op> {
+    (first..first + 20)
+        .map(|number| Op::Upsert(row(number)))
+        .collect()
+}
+
+fn check_rows(collection: &Collection, numbers: std::ops::Range<u64>) {
+    let ids: Vec<Id> = numbers.clone().map(Id::Num).collect();
+    let got = collection.get(&ids, Fields::ALL).expect("reads go on");
+    for (number, got) in numbers.zip(got) {
+        assert_eq!(got, Some(row(number)), "row {number}");
+    }
+}
+
+fn explain(error: &Error) -> String {
+    format!("{error} ({error:?})")
+}
+
+#[test]
+fn a_full_file_system_refuses_writes_and_recovers() {
+    let Some(mounted) = Mounted::new("2m") else {
+        return;
+    };
+    let folder = mounted.path().join("notes");
+    let collection = Collection::create(&folder, &schema(), &options()).expect("creates");
+    let mut rows = 0;
+    let error = loop {
+        match collection.write(&batch(rows)) {
+            Ok(_) => rows += 20,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(error, Error::DiskFull { .. }),
+        "{}",
+        explain(&error)
+    );
+    assert!(rows > 500, "{rows} rows fitted");
+    println!("full after {rows} rows: {error}");
+    check_rows(&collection, 0..rows);
+    assert_eq!(collection.count(None).expect("counts"), rows);
+    collection.write(&batch(rows)).expect_err("still full");
+
+    mounted.remount("size=16m");
+    collection
+        .write(&batch(rows))
+        .expect("writes again without being reopened");
+    collection.seal().expect("seals");
+    check_rows(&collection, 0..rows + 20);
+    drop(collection);
+    let again = Collection::open(&folder, &options()).expect("opens");
+    check_rows(&again, 0..rows + 20);
+    assert_eq!(again.count(None).expect("counts"), rows + 20);
+    let report = again.verify().expect("verifies");
+    assert!(report.is_sound(), "{:?}", report.faults);
+}
+
+#[test]
+fn a_full_file_system_can_be_reopened_while_full() {
+    let Some(mounted) = Mounted::new("2m") else {
+        return;
+    };
+    let folder = mounted.path().join("notes");
+    let collection = Collection::create(&folder, &schema(), &options()).expect("creates");
+    collection.write(&batch(0)).expect("writes");
+    let ballast = std::fs::File::create(mounted.path().join("ballast")).expect("creates");
+    // Whatever is left, to the last page.
+    let mut writer = std::io::BufWriter::with_capacity(4096, ballast);
+    let full = std::io::copy(&mut std::io::repeat(7), &mut writer);
+    assert!(full.is_err(), "the file system is full");
+    drop(writer.into_parts());
+    let error = collection
+        .write(&batch(20))
+        .and_then(|_| collection.write(&batch(40)));
+    drop(collection);
+    match Collection::open(&folder, &options()) {
+        Ok(again) => check_rows(&again, 0..20),
+        Err(error) => assert!(
+            matches!(error, Error::DiskFull { .. }),
+            "{}",
+            explain(&error)
+        ),
+    }
+    println!("on a full disk: {error:?}");
+    std::fs::remove_file(mounted.path().join("ballast")).expect("removes");
+    let again = Collection::open(&folder, &options()).expect("opens with room");
+    check_rows(&again, 0..20);
+    again.write(&batch(60)).expect("writes with room");
+}
+
+#[test]
+fn a_read_only_file_system_is_read_and_not_written() {
+    let Some(mounted) = Mounted::new("8m") else {
+        return;
+    };
+    let folder = mounted.path().join("notes");
+    let collection = Collection::create(&folder, &schema(), &options()).expect("creates");
+    for first in (0..800).step_by(20) {
+        collection.write(&batch(first)).expect("writes");
+    }
+    drop(collection);
+    mounted.remount("ro");
+    let error = Collection::open(&folder, &options()).expect_err("it is read-only");
+    assert!(
+        matches!(error, Error::ReadOnly { .. }),
+        "{}",
+        explain(&error)
+    );
+    println!("a writer is told: {error}");
+    let read_only = Options {
+        read_only: true,
+        ..options()
+    };
+    let reader =
+        Collection::open(&folder, &read_only).unwrap_or_else(|error| panic!("{}", explain(&error)));
+    check_rows(&reader, 0..800);
+    assert_eq!(reader.count(None).expect("counts"), 800);
+    let report = reader.verify().expect("verifies");
+    assert!(report.is_sound(), "{:?}", report.faults);
+    let refused = reader
+        .write(&batch(0))
+        .expect_err("a reader does not write");
+    assert!(
+        matches!(refused, Error::ReadOnly { .. }),
+        "{}",
+        explain(&refused)
+    );
+    drop(reader);
+
+    mounted.remount("rw");
+    let again = Collection::open(&folder, &options()).expect("opens");
+    again.write(&batch(800)).expect("writes again");
+    check_rows(&again, 0..820);
+}
+
+/// A collection whose writer was killed, on a file system that has since become read-only: its
+/// newest rows are still in the catalog's log.
+#[test]
+fn a_read_only_file_system_after_a_kill() {
+    let Some(mounted) = Mounted::new("8m") else {
+        return;
+    };
+    let folder = mounted.path().join("notes");
+    let rows = kill_a_writer(&folder, Duration::from_millis(300));
+    mounted.remount("ro");
+    let read_only = Options {
+        read_only: true,
+        ..options()
+    };
+    let reader =
+        Collection::open(&folder, &read_only).unwrap_or_else(|error| panic!("{}", explain(&error)));
+    check_rows(&reader, 0..rows);
+    drop(reader);
+    mounted.remount("rw");
+    let again = Collection::open(&folder, &options()).expect("opens");
+    check_rows(&again, 0..rows);
+}
+
+/// The variable that tells the test below to be the writer.
+const CHILD: &str = "SELA_CRASH_TEST_FOLDER";
+
+/// Not a test of its own: the writer that others start and kill.
+#[test]
+fn child_that_writes_until_killed() {
+    let Some(folder) = std::env::var_os(CHILD).map(PathBuf::from) else {
+        return;
+    };
+    let collection = match Collection::open(&folder, &options()) {
+        Ok(collection) => collection,
+        Err(_) => Collection::create(&folder, &schema(), &options()).expect("creates"),
+    };
+    let mut rows = collection.count(None).expect("counts");
+    while rows < 100_000 {
+        collection.write(&batch(rows)).expect("writes");
+        rows += 20;
+        println!("acknowledged {rows}");
+    }
+}
+
+/// Starts a writer, kills it after `time`; answers with the rows it acknowledged.
+fn kill_a_writer(folder: &Path, time: Duration) -> u64 {
+    let mut child = Command::new(std::env::current_exe().expect("a path"))
+        .args(["--exact", "child_that_writes_until_killed", "--nocapture"])
+        .env(CHILD, folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let lines = BufReader::new(child.stdout.take().expect("is piped"));
+    let reader = std::thread::spawn(move || {
+        let lines = lines.lines().map_while(Result::ok);
+        // Another line may share the first with the test runner's words.
+        lines
+            .filter_map(|line| line.rsplit_once("acknowledged ")?.1.parse().ok())
+            .last()
+    });
+    std::thread::sleep(time);
+    child.kill().expect("is killed");
+    child.wait().expect("is gone");
+    reader.join().expect("no panic").unwrap_or(0)
+}
+
+#[test]
+fn a_killed_writer_loses_nothing_acknowledged() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("notes");
+    let mut acknowledged = 0;
+    for round in 0..6 {
+        let now = kill_a_writer(&folder, Duration::from_millis(120 + 61 * round));
+        acknowledged = acknowledged.max(now);
+        let Ok(collection) = Collection::open(&folder, &options()) else {
+            assert_eq!(
+                acknowledged, 0,
+                "round {round}: what was acknowledged does not open"
+            );
+            continue;
+        };
+        let rows = collection.count(None).expect("counts");
+        assert!(
+            rows == acknowledged || rows == acknowledged + 20,
+            "{rows} of {acknowledged}"
+        );
+        check_rows(&collection, 0..rows);
+        let report = collection.verify().expect("verifies");
+        assert!(report.is_sound(), "round {round}: {:?}", report.faults);
+        acknowledged = rows;
+    }
+    println!("{acknowledged} rows after six kills");
+}
