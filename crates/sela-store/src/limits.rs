@@ -15,7 +15,7 @@ pub const BATCH_BYTES_MAX: usize = 512 << 20;
 /// Largest squared length of a vector: scores of two such vectors stay finite in `f32`.
 pub const NORM_SQUARED_MAX: f64 = 5e37;
 /// Most rows in one segment.
-pub const SEGMENT_ROWS_MAX: usize = 16 << 20;
+pub const SEGMENT_ROWS_MAX: usize = 4 << 20;
 /// Most segments in a collection.
 pub const SEGMENTS_MAX: usize = 65_536;
 /// Most conditions in a filter.

@@ -1,0 +1,472 @@
+//! Creating and opening a collection, and loading its catalog.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use crate::bits;
+use crate::catalog::{Access, CATALOG, CATALOG_FILES, Catalog, State, is_unwritable};
+use crate::collection::{Collection, Shown, Watch, Writer, lock};
+use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::error::{Error, Result};
+use crate::fresh::Fresh;
+use crate::id::Id;
+use crate::model::{Options, Schema};
+use crate::segment::{self, SEGMENTS, Segment};
+use crate::shape::Shape;
+use crate::view::{Kind, Part, Picture};
+
+const LOCK: &str = "lock";
+
+/// What the catalog says, with the segments open.
+pub(crate) struct Loaded {
+    state: State,
+    picture: Picture,
+    index: HashMap<Id, (u32, u32)>,
+}
+
+impl Collection {
+    /// Creates a collection in a new or empty folder and opens it for writing.
+    ///
+    /// A creation that was cut short leaves a folder that does not open; creating there again
+    /// starts afresh.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`], [`Error::NotEmpty`] for a folder with foreign files,
+    /// [`Error::Locked`], [`Error::Schema`], and what the file system brings.
+    pub fn create(dir: &Path, schema: &Schema, options: &Options) -> Result<Self> {
+        schema.check()?;
+        if options.read_only {
+            let reason = "it cannot be created for reading only";
+            return Err(Error::ReadOnly {
+                dir: dir.to_owned(),
+                reason,
+            });
+        }
+        let disk = &options.disk;
+        create_folder(disk, dir)?;
+        refuse_foreign(disk, dir)?;
+        let lock = take_lock(disk, dir)?;
+        if let Ok(true) = disk.exists(&dir.join(CATALOG)) {
+            sweep_unfinished(dir, options)?;
+        }
+        create_folder(disk, &dir.join(SEGMENTS))?;
+        sync_dir(disk, dir)?;
+        let catalog = Catalog::connect(dir, options, Access::Create)?;
+        catalog.begin()?;
+        catalog.create_tables(schema)?;
+        catalog.commit().map_err(|failure| failure.error)?;
+        sync_dir(disk, dir)?;
+        drop(catalog);
+        Self::open_locked(dir, options, Some(lock))
+    }
+
+    /// Opens a collection; takes time by the number of its segments, not of its rows.
+    ///
+    /// # Errors
+    /// [`Error::NotACollection`], [`Error::Locked`], [`Error::NewerFormat`], [`Error::Damaged`]
+    /// when the catalog or the header or length of a segment is ([`crate::verify`] lists it
+    /// all), [`Error::ReadOnly`], and what the file system brings.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self> {
+        let disk = &options.disk;
+        refuse_absent(disk, dir)?;
+        let lock = if options.read_only {
+            None
+        } else {
+            Some(take_lock(disk, dir)?)
+        };
+        Self::open_locked(dir, options, lock)
+    }
+
+    fn open_locked(dir: &Path, options: &Options, lock: Option<Arc<dyn DiskFile>>) -> Result<Self> {
+        let options = options.clamped();
+        let (catalog, access) = connect(dir, &options)?;
+        let schema = catalog.schema()?;
+        let version = catalog.data_version()?;
+        let loaded = load(&catalog, dir, &options, &schema, None)?;
+        let (writer, watch) = if options.read_only {
+            (None, Some(Watch { catalog, version }))
+        } else {
+            sweep(&options.disk, dir, &loaded.picture)?;
+            let state = loaded.state;
+            let writer = Writer {
+                catalog,
+                state,
+                retired: None,
+                log_bytes: 0,
+                seal_at: 0,
+            };
+            (Some(Mutex::new(writer)), None)
+        };
+        let epoch = Arc::new(());
+        let picture = Arc::new(loaded.picture);
+        Ok(Self {
+            dir: dir.to_owned(),
+            schema,
+            options,
+            shown: RwLock::new(Shown {
+                picture,
+                index: loaded.index,
+                epoch,
+            }),
+            queue: Mutex::default(),
+            next_segment: AtomicU64::new(loaded.state.next_segment),
+            poison: OnceLock::new(),
+            readers: Mutex::default(),
+            access: if access == Access::Write {
+                Access::Read
+            } else {
+                access
+            },
+            watch: Mutex::new(watch),
+            writer,
+            _lock: lock,
+        })
+    }
+
+    /// Loads the catalog again if another process has changed it.
+    pub(crate) fn follow(&self) -> Result<()> {
+        let mut watch = lock(&self.watch);
+        let Some(watch) = watch.as_mut() else {
+            return Ok(());
+        };
+        if self.access == Access::Immutable {
+            return Ok(());
+        }
+        let version = watch.catalog.data_version()?;
+        if version == watch.version {
+            return Ok(());
+        }
+        let known = Arc::clone(&self.shown().picture);
+        let loaded = load(
+            &watch.catalog,
+            &self.dir,
+            &self.options,
+            &self.schema,
+            Some(&known),
+        )?;
+        let mut shown = self.shown_mut();
+        shown.picture = Arc::new(loaded.picture);
+        shown.index = loaded.index;
+        watch.version = version;
+        Ok(())
+    }
+}
+
+pub(crate) fn refuse_absent(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    let refuse = |reason| {
+        Err(Error::NotACollection {
+            dir: dir.to_owned(),
+            reason,
+        })
+    };
+    let exists = |path: &Path| {
+        disk.exists(path)
+            .map_err(|error| Error::io("find", path, error))
+    };
+    if !exists(dir)? {
+        return refuse("there is no such folder");
+    }
+    if !exists(&dir.join(CATALOG))? {
+        return refuse("it has no `catalog.sqlite`");
+    }
+    Ok(())
+}
+
+/// Opens the catalog of an existing collection as the options ask, and checks its version.
+pub(crate) fn connect(dir: &Path, options: &Options) -> Result<(Catalog, Access)> {
+    let try_as = |access| {
+        let catalog = Catalog::connect(dir, options, access)?;
+        catalog.check_version()?;
+        Ok((catalog, access))
+    };
+    if !options.read_only {
+        return try_as(Access::Write);
+    }
+    match try_as(Access::Read) {
+        Err(error) if is_unwritable(&error) => {
+            // A log cannot be shared on a file system that cannot be written; without one, the
+            // database is all there is.
+            let log = dir.join("catalog.sqlite-wal");
+            let length = options
+                .disk
+                .open(&log, OpenMode::Read)
+                .and_then(|file| file.len());
+            if length.unwrap_or(0) > 0 {
+                let reason = "its log must first be taken in by opening it for writing";
+                return Err(Error::ReadOnly {
+                    dir: dir.to_owned(),
+                    reason,
+                });
+            }
+            try_as(Access::Immutable)
+        }
+        other => other,
+    }
+}
+
+/// Reads the catalog in one transaction and opens the segments it names.
+fn load(
+    catalog: &Catalog,
+    dir: &Path,
+    options: &Options,
+    schema: &Schema,
+    known: Option<&Picture>,
+) -> Result<Loaded> {
+    const TRIES: usize = 5;
+    let mut tries = 0;
+    loop {
+        catalog.begin_read()?;
+        let loaded = load_once(catalog, dir, options, schema, known);
+        catalog.end_read();
+        tries += 1;
+        match loaded {
+            // A writer elsewhere may remove a segment between our reading its name and its file.
+            Err(Error::Damaged(_)) if options.read_only && tries < TRIES => {}
+            other => return other,
+        }
+    }
+}
+
+fn load_once(
+    catalog: &Catalog,
+    dir: &Path,
+    options: &Options,
+    schema: &Schema,
+    known: Option<&Picture>,
+) -> Result<Loaded> {
+    let state = catalog.state()?;
+    let mut parts = Vec::new();
+    for row in catalog.segments()? {
+        let same = |segment: &Segment| {
+            segment.row().number == row.number && segment.row().digest == row.digest
+        };
+        let open =
+            known.and_then(|known| known.segments().find(|(_, sealed)| same(&sealed.segment)));
+        let segment = match open {
+            Some((_, sealed)) => Arc::clone(&sealed.segment),
+            None => {
+                let path = segment::path(dir, row.number);
+                Arc::new(Segment::open(&options.disk, &path, &row, schema)?)
+            }
+        };
+        let mut live = bits::ones(row.rows);
+        if row.dead > 0 {
+            let dead = catalog.tombstones(&row)?;
+            live.iter_mut()
+                .zip(dead)
+                .for_each(|(live, dead)| *live &= !dead);
+        }
+        parts.push(Part::sealed(segment, live));
+    }
+    let sealed = parts.len();
+    if sealed as u64 != state.segments {
+        let detail = format!(
+            "it counts {} segments, and there are {sealed}",
+            state.segments
+        );
+        return Err(Error::row("meta", "state", detail));
+    }
+    let index = load_fresh(catalog, schema, &state, &mut parts)?;
+    let picture = Picture {
+        parts,
+        sealed,
+        last_seq: state.last_seq,
+        purges: state.purges,
+    };
+    Ok(Loaded {
+        state,
+        picture,
+        index,
+    })
+}
+
+/// Appends the pending rows as fresh parts.
+fn load_fresh(
+    catalog: &Catalog,
+    schema: &Schema,
+    state: &State,
+    parts: &mut Vec<Part>,
+) -> Result<HashMap<Id, (u32, u32)>> {
+    let sealed = parts.len();
+    let mut index = HashMap::new();
+    let mut fresh = FreshParts {
+        parts,
+        sealed,
+        shape: Shape::of_fresh(schema),
+    };
+    catalog.each_pending(schema.row_bytes(), |row| {
+        let row = row?;
+        if row.seq > state.last_seq {
+            return Err(Error::row(
+                "pending",
+                row.seq,
+                "its sequence was never given",
+            ));
+        }
+        let place = fresh.push(row.seq, row.id.clone(), &row.vector, row.doc);
+        if index.insert(row.id, place).is_some() {
+            return Err(Error::row("pending", row.seq, "its id is there twice"));
+        }
+        Ok(())
+    })?;
+    if index.len() as u64 != state.pending {
+        let found = index.len();
+        let detail = format!(
+            "it counts {} pending rows, and there are {found}",
+            state.pending
+        );
+        return Err(Error::row("meta", "state", detail));
+    }
+    Ok(index)
+}
+
+/// The fresh parts at the end of a picture's parts, as they grow.
+pub(crate) struct FreshParts<'a> {
+    pub(crate) parts: &'a mut Vec<Part>,
+    pub(crate) sealed: usize,
+    pub(crate) shape: Shape,
+}
+
+impl FreshParts<'_> {
+    /// Appends a row; its part, counted from the first fresh one, and its row.
+    pub(crate) fn push(&mut self, seq: u64, id: Id, record: &[u8], doc: u64) -> (u32, u32) {
+        let full = match self.parts[self.sealed..].last() {
+            Some(Part(Kind::Fresh(fresh))) => fresh.is_full(),
+            _ => true,
+        };
+        if full {
+            self.parts
+                .push(Part(Kind::Fresh(Arc::new(Fresh::new(self.shape)))));
+        }
+        let part = (self.parts.len() - self.sealed - 1) as u32;
+        let mut row = 0;
+        if let Some(Part(Kind::Fresh(fresh))) = self.parts.last_mut() {
+            let fresh = Arc::make_mut(fresh);
+            row = fresh.rows();
+            fresh.push(seq, id, record, doc);
+        }
+        (part, row)
+    }
+}
+
+/// Removes segment files that the catalog does not name.
+fn sweep(disk: &Arc<dyn Disk>, dir: &Path, picture: &Picture) -> Result<()> {
+    let folder = dir.join(SEGMENTS);
+    let named: HashSet<u64> = picture
+        .segments()
+        .map(|(_, s)| s.segment.row().number)
+        .collect();
+    let names = disk
+        .list(&folder)
+        .map_err(|error| Error::io("list", &folder, error))?;
+    for name in names {
+        if segment::number_of(&name).is_some_and(|number| !named.contains(&number)) {
+            let path = folder.join(&name);
+            tracing::info!(file = %path.display(), "removing a segment that was never committed");
+            disk.remove_file(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+fn take_lock(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<dyn DiskFile>> {
+    let path = dir.join(LOCK);
+    let file = disk
+        .open(&path, OpenMode::ReadWrite)
+        .map_err(|error| Error::io("open", &path, error))?;
+    match file.try_lock() {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Error::Locked {
+            dir: dir.to_owned(),
+        }),
+        Err(error) => Err(Error::io("lock", &path, error)),
+    }
+}
+
+/// Creates a folder and its missing parents, and syncs every folder that got a new entry.
+pub(crate) fn create_folder(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    let exists = |path: &Path| {
+        disk.exists(path)
+            .map_err(|error| Error::io("find", path, error))
+    };
+    let mut missing: Vec<PathBuf> = Vec::new();
+    let mut at = dir;
+    while !at.as_os_str().is_empty() && !exists(at)? {
+        missing.push(at.to_owned());
+        match at.parent() {
+            Some(parent) => at = parent,
+            None => break,
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    disk.create_dir_all(dir)
+        .map_err(|error| Error::io("create", dir, error))?;
+    for folder in missing.iter().rev() {
+        let parent = match folder.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        sync_dir(disk, parent)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn sync_dir(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    disk.sync_dir(dir)
+        .map_err(|error| Error::io("sync", dir, error))
+}
+
+fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    let names = disk
+        .list(dir)
+        .map_err(|error| Error::io("list", dir, error))?;
+    let ours = |name: &str| name == LOCK || name == SEGMENTS || CATALOG_FILES.contains(&name);
+    match names.into_iter().find(|name| !ours(name)) {
+        Some(name) => Err(Error::NotEmpty {
+            dir: dir.to_owned(),
+            name,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Removes what a creation that was cut short left; refuses to touch anything else.
+fn sweep_unfinished(dir: &Path, options: &Options) -> Result<()> {
+    let disk = &options.disk;
+    let found =
+        Catalog::connect(dir, options, Access::Write).and_then(|catalog| catalog.check_version());
+    match found {
+        Err(Error::NotACollection { reason, .. }) if reason.contains("not finished") => {}
+        Ok(()) => {
+            return Err(Error::AlreadyExists {
+                dir: dir.to_owned(),
+            });
+        }
+        Err(error) => return Err(error),
+    }
+    let segments = dir.join(SEGMENTS);
+    if let Ok(names) = disk.list(&segments)
+        && let Some(name) = names.into_iter().next()
+    {
+        return Err(Error::NotEmpty {
+            dir: segments,
+            name,
+        });
+    }
+    for name in CATALOG_FILES {
+        let path = dir.join(name);
+        if disk
+            .exists(&path)
+            .map_err(|error| Error::io("find", &path, error))?
+        {
+            disk.remove_file(&path)
+                .map_err(|error| Error::io("remove", &path, error))?;
+        }
+    }
+    sync_dir(disk, dir)
+}
