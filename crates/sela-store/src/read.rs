@@ -9,7 +9,7 @@ use crate::id::Id;
 use crate::limits::PAGE_ROWS_MAX;
 use crate::model::{Fields, Page, Payload, Place, Row};
 use crate::records;
-use crate::view::{Access, Met, View};
+use crate::view::{Access, Met, Part, View};
 
 impl Collection {
     /// The rows of some ids, in the same order; `None` where there is no such row.
@@ -155,7 +155,7 @@ impl Collection {
             filter.check()?;
         }
         let view = self.view()?;
-        let live = view.parts().iter().map(|part| part.live());
+        let live = view.parts().iter().map(Part::live);
         let mut rows = view.picture.by_seq(live, after.unwrap_or(0))?;
         self.with_reader(|catalog| {
             let mut page = Page::default();
@@ -197,7 +197,7 @@ impl Collection {
         let mut marks: Vec<Marks<'_>> = leaves
             .into_iter()
             .map(|leaf| {
-                let empty = |part: &crate::view::Part| vec![0; part.live().len()];
+                let empty = |part: &Part| vec![0; part.live().len()];
                 (leaf, view.parts().iter().map(empty).collect())
             })
             .collect();
