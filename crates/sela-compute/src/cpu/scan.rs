@@ -103,11 +103,19 @@ impl Scan for CpuScan {
     ) -> Result<CpuBlock<'a>, Error> {
         let rows = block.len as usize;
         let check = |what: &str, expected: usize, found: usize| match found < expected {
-            true => Err(Error::Shape { what: what.into(), expected, found }),
+            true => Err(Error::Shape {
+                what: what.into(),
+                expected,
+                found,
+            }),
             false => Ok(()),
         };
         if let Some(live) = block.live {
-            check("words of a block's live bitmap", rows.div_ceil(64), live.len())?;
+            check(
+                "words of a block's live bitmap",
+                rows.div_ceil(64),
+                live.len(),
+            )?;
         }
         if let Seqs::Table(table) = block.seqs {
             check("sequence numbers of a block", rows, table.len())?;
@@ -116,7 +124,11 @@ impl Scan for CpuScan {
     }
 
     fn begin<'a>(&'a self, queries: Queries<'a>) -> Result<CpuScanning<'a>, Error> {
-        Ok(CpuScanning { scan: self, packed: pack(queries)?, blocks: Vec::new() })
+        Ok(CpuScanning {
+            scan: self,
+            packed: pack(queries)?,
+            blocks: Vec::new(),
+        })
     }
 }
 
@@ -157,47 +169,99 @@ impl<'a> Scanning<'a> for CpuScanning<'a> {
     }
 
     fn submit(self) -> Result<Vec<Vec<Found>>, Error> {
-        work::run(self.scan.kernels, &self.scan.pool, &self.packed, &self.blocks)
+        work::run(
+            self.scan.kernels,
+            &self.scan.pool,
+            &self.packed,
+            &self.blocks,
+        )
     }
 }
 
 fn limit(what: &'static str, value: usize, limit: usize) -> Result<(), Error> {
-    if value > limit { Err(Error::Limit { what, value, limit }) } else { Ok(()) }
+    if value > limit {
+        Err(Error::Limit { what, value, limit })
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks queries and lays them out for the kernels.
 fn pack(queries: Queries<'_>) -> Result<Packed, Error> {
-    let Queries { vectors, dim, metric, k } = queries;
+    let Queries {
+        vectors,
+        dim,
+        metric,
+        k,
+    } = queries;
     if dim == 0 || k == 0 {
-        let what = if dim == 0 { "numbers in a vector (at least 1)" } else { "k (at least 1)" };
-        let limit = if dim == 0 { CpuScan::DIM_MAX } else { CpuScan::K_MAX };
-        return Err(Error::Limit { what, value: 0, limit });
+        let what = if dim == 0 {
+            "numbers in a vector (at least 1)"
+        } else {
+            "k (at least 1)"
+        };
+        let limit = if dim == 0 {
+            CpuScan::DIM_MAX
+        } else {
+            CpuScan::K_MAX
+        };
+        return Err(Error::Limit {
+            what,
+            value: 0,
+            limit,
+        });
     }
     limit("numbers in a vector", dim, CpuScan::DIM_MAX)?;
     limit("k", k, CpuScan::K_MAX)?;
     let count = vectors.len().div_ceil(dim);
     if vectors.len() != count * dim {
         let (expected, found) = (count * dim, vectors.len());
-        return Err(Error::Shape { what: "queries".into(), expected, found });
+        return Err(Error::Shape {
+            what: "queries".into(),
+            expected,
+            found,
+        });
     }
-    limit("queries times k", count.saturating_mul(k), CpuScan::FOUND_MAX)?;
+    limit(
+        "queries times k",
+        count.saturating_mul(k),
+        CpuScan::FOUND_MAX,
+    )?;
     let stride = dim.div_ceil(LANES);
     let mut groups = vec![Group([0.0; LANES]); count * stride];
     let mut norms = Vec::with_capacity(count);
     for (q, vector) in vectors.chunks_exact(dim).enumerate() {
         if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
             let (what, value) = (format!("query {q}"), vector[position]);
-            return Err(Error::NotFinite { what, position, value });
+            return Err(Error::NotFinite {
+                what,
+                position,
+                value,
+            });
         }
-        let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let norm = vector
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
         if norm > CpuScan::NORM_MAX {
             let (value, limit) = (norm as usize, CpuScan::NORM_MAX as usize);
-            return Err(Error::Limit { what: "the norm of a query", value, limit });
+            return Err(Error::Limit {
+                what: "the norm of a query",
+                value,
+                limit,
+            });
         }
         norms.push(reference::norm(vector));
         for (numbers, group) in vector.chunks(LANES).zip(&mut groups[q * stride..]) {
             group.0[..numbers.len()].copy_from_slice(numbers);
         }
     }
-    Ok(Packed { dim, metric, k, groups, norms })
+    Ok(Packed {
+        dim,
+        metric,
+        k,
+        groups,
+        norms,
+    })
 }

@@ -16,7 +16,10 @@ pub(super) struct Candidate {
 impl Ord for Candidate {
     /// By rank, where -0 equals +0, then by sequence, then by place.
     fn cmp(&self, other: &Self) -> Ordering {
-        let rank = other.rank.partial_cmp(&self.rank).unwrap_or(Ordering::Equal);
+        let rank = other
+            .rank
+            .partial_cmp(&self.rank)
+            .unwrap_or(Ordering::Equal);
         let place = |c: &Self| (c.seq, c.block, c.row);
         rank.then_with(|| place(self).cmp(&place(other)))
     }
@@ -45,7 +48,10 @@ pub(super) struct Best {
 impl Best {
     /// Keeps `k` rows, at least one.
     pub(super) fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
+        Self {
+            k,
+            heap: BinaryHeap::new(),
+        }
     }
 
     /// Takes the candidate if it is among the best so far.

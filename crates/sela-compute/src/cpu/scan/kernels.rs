@@ -92,7 +92,11 @@ impl Kernels {
     /// How many rows a strip should have.
     pub(super) fn strip_rows(&self, dim: usize, queries: usize) -> usize {
         // The rows of a single query are not used again.
-        let bytes = if queries == 1 { STREAM_BYTES } else { STRIP_BYTES };
+        let bytes = if queries == 1 {
+            STREAM_BYTES
+        } else {
+            STRIP_BYTES
+        };
         let fit = bytes / (dim.next_multiple_of(LANES) * size_of::<f32>());
         (fit / self.tile_rows * self.tile_rows).clamp(self.tile_rows, STRIP_ROWS)
     }
@@ -360,7 +364,13 @@ fn rank<M: Rule>(sums: &mut [f32], query_norm: f32, row_norms: &[f32], threshold
 /// As for [`StripFn`].
 #[inline(always)]
 unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(strip: Strip<'_>) {
-    let Strip { rows, len, dim, ranks, .. } = strip;
+    let Strip {
+        rows,
+        len,
+        dim,
+        ranks,
+        ..
+    } = strip;
     let mut norms = [0f32; SCORES_STRIDE];
     let query = strip.queries.as_ptr().cast();
     let out = ranks.as_mut_ptr();
@@ -377,7 +387,12 @@ unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(strip: Strip<'_>)
             pass::<V, T, M, NV, 1, 4, false>([query], rows, len, dim, [out]);
         }
     }
-    strip.hits[0] = rank::<M>(&mut ranks[..len], strip.norms[0], &norms, strip.thresholds[0]);
+    strip.hits[0] = rank::<M>(
+        &mut ranks[..len],
+        strip.norms[0],
+        &norms,
+        strip.thresholds[0],
+    );
 }
 
 /// The strip for several queries: the rows' norms once, then `NQ` queries at a time.
@@ -386,7 +401,14 @@ unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(strip: Strip<'_>)
 ///
 /// As for [`StripFn`].
 #[inline(always)]
-unsafe fn several<V: Sums, T: Number, M: Rule, const NV: usize, const NQ: usize, const NR: usize>(
+unsafe fn several<
+    V: Sums,
+    T: Number,
+    M: Rule,
+    const NV: usize,
+    const NQ: usize,
+    const NR: usize,
+>(
     strip: &mut Strip<'_>,
     rows: &[*const u8],
     dim: usize,
@@ -455,7 +477,11 @@ unsafe fn widen<V: Sums, T: Number>(
     let groups = dim.div_ceil(LANES);
     wide.resize(rows.len() * groups, [0.0; LANES]);
     let mut copies = [std::ptr::null(); SCORES_STRIDE];
-    for ((row, copy), to) in rows.iter().zip(&mut copies).zip(wide.chunks_exact_mut(groups)) {
+    for ((row, copy), to) in rows
+        .iter()
+        .zip(&mut copies)
+        .zip(wide.chunks_exact_mut(groups))
+    {
         *copy = to.as_ptr().cast();
         let from = row.cast::<T>();
         for (g, to) in to.iter_mut().enumerate() {
@@ -466,7 +492,11 @@ unsafe fn widen<V: Sums, T: Number>(
                 let mut group = from.add(at);
                 if dim - at < LANES {
                     let bytes = (dim - at) * size_of::<T>();
-                    std::ptr::copy_nonoverlapping(group.cast::<u8>(), tail.as_mut_ptr().cast(), bytes);
+                    std::ptr::copy_nonoverlapping(
+                        group.cast::<u8>(),
+                        tail.as_mut_ptr().cast(),
+                        bytes,
+                    );
                     group = tail.as_ptr();
                 }
                 for i in (0..LANES).step_by(V::LANES) {
@@ -484,14 +514,7 @@ unsafe fn widen<V: Sums, T: Number>(
 ///
 /// As for [`StripFn`].
 #[inline(always)]
-unsafe fn strip<
-    V: Sums,
-    T: Number,
-    M: Rule,
-    const NV: usize,
-    const NQ: usize,
-    const NR: usize,
->(
+unsafe fn strip<V: Sums, T: Number, M: Rule, const NV: usize, const NQ: usize, const NR: usize>(
     mut strip: Strip<'_>,
 ) {
     let (rows, len, dim) = (strip.rows, strip.len, strip.dim);
@@ -539,15 +562,27 @@ table!(plain, Plain, 4, 2, 2);
 #[cfg(target_arch = "x86_64")]
 table!(
     #[target_feature(enable = "avx2,fma,f16c")]
-    avx2, crate::cpu::lanes::x86::Avx2, 2, 2, 3
+    avx2,
+    crate::cpu::lanes::x86::Avx2,
+    2,
+    2,
+    3
 );
 #[cfg(target_arch = "x86_64")]
 table!(
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")]
-    avx512, crate::cpu::lanes::x86::Avx512, 1, 6, 4
+    avx512,
+    crate::cpu::lanes::x86::Avx512,
+    1,
+    6,
+    4
 );
 #[cfg(target_arch = "aarch64")]
 table!(
     #[target_feature(enable = "neon")]
-    neon, crate::cpu::lanes::neon::Neon, 4, 2, 3
+    neon,
+    crate::cpu::lanes::neon::Neon,
+    4,
+    2,
+    3
 );

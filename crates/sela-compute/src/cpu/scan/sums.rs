@@ -161,7 +161,10 @@ mod x86 {
             unsafe {
                 lanes[0].store(numbers.as_mut_ptr());
                 let whole = _mm512_loadu_ps(numbers.as_ptr());
-                _mm256_add_ps(_mm512_castps512_ps256(whole), _mm512_extractf32x8_ps::<1>(whole))
+                _mm256_add_ps(
+                    _mm512_castps512_ps256(whole),
+                    _mm512_extractf32x8_ps::<1>(whole),
+                )
             }
         }
 

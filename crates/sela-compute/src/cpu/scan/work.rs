@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::CpuBlock;
 use super::best::{Best, Candidate};
 use super::kernels::{Kernels, SCORES_STRIDE, STRIP_ROWS, Strip};
-use super::CpuBlock;
 use crate::cpu::pool::Pool;
 use crate::error::{BoxError, Error};
 use crate::reference::LANES;
@@ -81,10 +81,17 @@ pub(super) fn run(
         failure: Mutex::new(None),
         found: (0..queries).map(|_| Mutex::new(Vec::new())).collect(),
     };
-    let bytes: usize = blocks.iter().map(|b| b.block.len as usize * b.row_bytes()).sum();
+    let bytes: usize = blocks
+        .iter()
+        .map(|b| b.block.len as usize * b.row_bytes())
+        .sum();
     let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces.len() > 1;
     pool.run(wide, |_| Worker::new(&search).run());
-    if let Some((_, error)) = search.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+    if let Some((_, error)) = search
+        .failure
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
         return Err(error);
     }
     Ok(merge(pool, packed, search.found))
@@ -123,9 +130,15 @@ fn pieces(strip: usize, blocks: &[CpuBlock<'_>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (block, loaded) in blocks.iter().enumerate() {
         let rows = loaded.block.len as usize;
-        let size = (PIECE_BYTES / loaded.row_bytes()).max(1).next_multiple_of(strip);
+        let size = (PIECE_BYTES / loaded.row_bytes())
+            .max(1)
+            .next_multiple_of(strip);
         for start in (0..rows).step_by(size) {
-            pieces.push(Piece { block, start, end: (start + size).min(rows) });
+            pieces.push(Piece {
+                block,
+                start,
+                end: (start + size).min(rows),
+            });
         }
     }
     pieces
@@ -200,7 +213,9 @@ impl<'s, 'a> Worker<'s, 'a> {
     fn run(mut self) {
         let search = self.search;
         while !search.failed.load(Ordering::Relaxed)
-            && let Some(piece) = search.pieces.get(search.next.fetch_add(1, Ordering::Relaxed))
+            && let Some(piece) = search
+                .pieces
+                .get(search.next.fetch_add(1, Ordering::Relaxed))
         {
             self.piece(*piece);
         }
@@ -232,7 +247,10 @@ impl<'s, 'a> Worker<'s, 'a> {
     fn group(&mut self, piece: Piece, bytes: &[u8], group: std::ops::Range<usize>) {
         let loaded = &self.search.blocks[piece.block];
         let size = loaded.row_bytes();
-        let full = self.search.kernels.strip_rows(self.search.packed.dim, group.len());
+        let full = self
+            .search
+            .kernels
+            .strip_rows(self.search.packed.dim, group.len());
         let mut gathered = Gathered {
             rows: [std::ptr::null(); SCORES_STRIDE],
             numbers: [0; STRIP_ROWS],
@@ -287,7 +305,12 @@ impl<'s, 'a> Worker<'s, 'a> {
             for (rank, row) in ranks.iter().zip(gathered.numbers) {
                 if *rank >= self.thresholds[query] {
                     let seq = loaded.block.seqs.get(row as usize);
-                    best.offer(Candidate { rank: *rank, seq, block: block as u32, row });
+                    best.offer(Candidate {
+                        rank: *rank,
+                        seq,
+                        block: block as u32,
+                        row,
+                    });
                     self.thresholds[query] = best.threshold();
                 }
             }
