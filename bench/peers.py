@@ -31,8 +31,8 @@ SEARCH = ("sela", "numpy", "torch", "faiss", "usearch")
 DEFAULT = "sela,ort,ov,torch,numpy,faiss,usearch"
 NEEDS = {
     "ort": ("onnxruntime", "onnx", "safetensors", "tokenizers"),
-    "ov": ("openvino", "torch", "transformers", "tokenizers"),
-    "ov-bf16": ("openvino", "torch", "transformers", "tokenizers"),
+    "ov": ("openvino", "onnx", "safetensors", "tokenizers"),
+    "ov-bf16": ("openvino", "onnx", "safetensors", "tokenizers"),
     "torch": ("torch", "sentence_transformers"),
     "faiss": ("faiss",),
     "usearch": ("usearch",),
