@@ -174,7 +174,7 @@ pub enum VectorFault {
         value: f32,
     },
     /// The vector is so long that scores would overflow.
-    #[error("the vector's squared length is {norm_squared:e}, and the limit is 5e37")]
+    #[error("the vector's squared length is {norm_squared:.1e}, and the limit is 5e37")]
     TooLong {
         /// The sum of the squares.
         norm_squared: f64,

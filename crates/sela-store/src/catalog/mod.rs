@@ -295,6 +295,14 @@ fn lift(action: &'static str, path: &Path, error: rusqlite::Error) -> Error {
                 let words = words.clone().unwrap_or_else(|| failure.to_string());
                 return damaged(words);
             }
+            // The statements are fixed, so it is the tables that are not as they were made.
+            ErrorCode::Unknown
+                if words
+                    .as_ref()
+                    .is_some_and(|words| words.starts_with("no such")) =>
+            {
+                return damaged(words.clone().unwrap_or_default());
+            }
             _ => {}
         },
         rusqlite::Error::FromSqlConversionFailure(..)
