@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sela_store::{Collection, Fields, Op};
-use sim::history::{FOLDER, Run, life, options, row, schema};
+use sim::history::{FOLDER, Run, State, life, options, row, rows_of, schema};
 use sim::{Cut, Depth, Mount, Replay, SimDisk, Tree, fault_of_disk, fault_of_image};
 
 /// After this long no further subsets are drawn; the crashes every run makes are not cut short.
@@ -175,6 +175,87 @@ fn crash_again(run: &Run, replay: &Replay<'_>, cut: Cut) -> usize {
         }
     }
     images
+}
+
+/// The process is killed, another opens the collection and writes, and then the power is cut:
+/// what the first one had written without syncing was seen by the second, and may still be lost.
+#[test]
+fn power_cut_after_a_kill_and_a_reopening() {
+    let run = recorded();
+    let log = run.disk.log();
+    let images = AtomicUsize::new(0);
+    let end = Instant::now() + PATIENCE / 2;
+    on_all_cores(|core, cores| {
+        for round in (core..ROUNDS).step_by(cores) {
+            for at in ((round * 7) % ROUNDS..=log.len()).step_by(ROUNDS) {
+                if Instant::now() < end {
+                    images.fetch_add(cut_after_kill(&run, &log[..at]), Ordering::Relaxed);
+                }
+            }
+        }
+    });
+    println!("{} images of a power cut after a kill", images.into_inner());
+}
+
+/// Reopens after a kill at the end of `log`, then cuts the power after that and after a write.
+fn cut_after_kill(run: &Run, log: &[sim::Op]) -> usize {
+    let Some((log_after, opened, states)) = write_after_kill(run, log) else {
+        return 0;
+    };
+    let mut replay = Replay::new(Tree::default(), &log_after);
+    let mut images = 0;
+    for at in [opened, log_after.len()] {
+        replay.walk_to(at);
+        for cut in [Cut::Synced, Cut::Since(log.len()), Cut::Some(1)] {
+            images += 1;
+            let fault = fault_of_image(replay.image(cut), &states, &[], at, Depth::default());
+            if let Some(fault) = fault {
+                panic!(
+                    "killed after {}: {fault}\n{}",
+                    log.len(),
+                    replay.describe(cut)
+                );
+            }
+        }
+    }
+    images
+}
+
+/// Opens what a kill at the end of `log` left and writes a row: the whole log, its length after
+/// the opening, and the states then allowed. None before the collection was created.
+fn write_after_kill(run: &Run, log: &[sim::Op]) -> Option<(Vec<sim::Op>, usize, Vec<State>)> {
+    let disk = SimDisk::continuing(log);
+    let mount = Mount::new(Arc::new(disk.clone()));
+    let collection = Collection::open(&mount.path(FOLDER), &options(&disk)).ok()?;
+    let opened = disk.log_len();
+    let happened = |position: &usize| *position <= log.len();
+    let begun = run
+        .states
+        .iter()
+        .filter(|state| happened(&state.begun))
+        .cloned();
+    let mut states: Vec<State> = begun
+        .map(|state| State {
+            acknowledged: state.acknowledged.filter(happened),
+            ..state
+        })
+        .collect();
+    let found = rows_of(&collection).expect("reads");
+    let shown = states
+        .iter()
+        .rfind(|state| state.model.difference(&found).is_none());
+    let mut model = shown.expect("shows an allowed state").model.clone();
+    let op = Op::Upsert(row(8_888, 1));
+    collection.write(std::slice::from_ref(&op)).expect("writes");
+    model.apply(&op);
+    states.push(State {
+        what: "the write after the kill".to_owned(),
+        begun: opened,
+        acknowledged: Some(disk.log_len()),
+        model,
+    });
+    drop(collection);
+    Some((disk.log(), opened, states))
 }
 
 /// A batch of one of several writers at once.

@@ -50,16 +50,19 @@ struct Trial {
     run: Run,
     plan: Plan,
     tally: Tally,
+    /// Whether any act failed so far.
+    struck: bool,
 }
 
 impl Trial {
     fn new(plan: Plan) -> Trial {
-        let run = Run::new(SimDisk::recording());
+        let run = Run::as_production(SimDisk::recording());
         run.disk.set_plan(Some(plan));
         Trial {
             run,
             plan,
             tally: Tally::new(),
+            struck: false,
         }
     }
 
@@ -73,9 +76,11 @@ impl Trial {
         *self.tally.entry(kind_of(act, error)).or_default() += 1;
     }
 
-    /// Whether the fault came to pass.
-    fn live(&mut self, acts: &[Act]) -> Result<bool, String> {
+    /// Lives through all acts; once the fault has struck, the power fails after the act it struck,
+    /// after the next one, and in the end.
+    fn live(&mut self, acts: &[Act]) -> Result<(), String> {
         self.create()?;
+        let mut crashes_left = 2;
         for (at, act) in acts.iter().enumerate() {
             let before = self.run.model();
             let states = self.run.states.len();
@@ -83,16 +88,17 @@ impl Trial {
                 self.met(name_of(act), &error);
                 self.after_failure(act, &error, &before, states)
                     .map_err(|fault| {
-                        format!(
-                            "act {at} ({}) answered `{}`; then {fault}",
-                            name_of(act),
-                            in_full(&error)
-                        )
+                        let (name, error) = (name_of(act), in_full(&error));
+                        format!("act {at} ({name}) answered `{error}`; then {fault}")
                     })?;
+                self.struck = true;
+            }
+            if (self.struck || self.run.disk.fired() > 0) && crashes_left > 0 {
+                crashes_left -= 1;
+                self.crash_here(&format!("after act {at} ({})", name_of(act)))?;
             }
         }
-        self.crash_here("in the end")?;
-        Ok(self.run.disk.fired() > 0)
+        self.crash_here("in the end")
     }
 
     /// Creates the collection, a second time if the first fails.
@@ -258,7 +264,7 @@ impl Trial {
 
 /// How many operations of a life a fault can meet.
 fn operations(fault: Fault) -> u64 {
-    let mut run = Run::new(SimDisk::recording());
+    let mut run = Run::as_production(SimDisk::recording());
     run.disk.set_plan(Some(Plan {
         fault,
         nth: u64::MAX,
@@ -268,10 +274,18 @@ fn operations(fault: Fault) -> u64 {
     run.disk.seen()
 }
 
+/// What all lives with one kind of fault came to.
+#[derive(Default)]
+struct Outcome {
+    lives: usize,
+    tally: Tally,
+    failures: Vec<String>,
+}
+
 /// Lives once for every operation, or for as many evenly spread ones as patience allows.
 fn fail_each(fault: Fault, on: bool) {
     let operations = operations(fault);
-    let shared = Mutex::new((Tally::new(), 0));
+    let shared = Mutex::new(Outcome::default());
     let end = Instant::now() + PATIENCE;
     // A step that is coprime to the count visits each operation once, evenly from the start.
     let step = (operations * 5 / 8..)
@@ -290,21 +304,35 @@ fn fail_each(fault: Fault, on: bool) {
                         on,
                     };
                     let mut trial = Trial::new(plan);
-                    trial
-                        .live(&short_life())
-                        .unwrap_or_else(|fault| panic!("{plan:?}: {fault}"));
+                    let lived = trial.live(&short_life());
                     let mut shared = shared.lock().expect("no panic under it");
-                    shared.1 += 1;
+                    shared.lives += 1;
+                    shared
+                        .failures
+                        .extend(lived.err().map(|why| format!("{plan:?}: {why}")));
                     for (kind, count) in trial.tally {
-                        *shared.0.entry(kind).or_default() += count;
+                        *shared.tally.entry(kind).or_default() += count;
                     }
                 }
             });
         }
     });
-    let (tally, lives) = shared.into_inner().expect("no panic under it");
-    println!(
-        "{fault:?}, on {on}: {lives} lives, one for each of {operations} operations; met {tally:?}"
+    let Outcome {
+        lives,
+        tally,
+        failures,
+    } = shared.into_inner().expect("no panic under it");
+    println!("{fault:?}, on {on}: {lives} lives for {operations} operations; met {tally:?}");
+    let first_lines = failures
+        .iter()
+        .skip(1)
+        .filter_map(|failure| failure.lines().next());
+    assert!(
+        failures.is_empty(),
+        "{} lives went wrong, the first so:\n{}\nand others so:\n{}",
+        failures.len(),
+        failures[0],
+        first_lines.take(20).collect::<Vec<_>>().join("\n")
     );
 }
 
@@ -357,7 +385,7 @@ fn a_disk_that_turns_read_only() {
 fn a_full_disk_recovers_by_itself() {
     let mut refused = 0;
     for spare in (0..60_000).step_by(1_531) {
-        let mut run = Run::new(SimDisk::recording());
+        let mut run = Run::as_production(SimDisk::recording());
         run.all(&[Act::Write(vec![Op::Upsert(row(1, 1))])]);
         run.disk
             .set_capacity_bytes(Some(run.disk.used_bytes() + spare));
@@ -401,6 +429,7 @@ fn a_full_disk_recovers_by_itself() {
                 on: false,
             },
             tally: Tally::new(),
+            struck: false,
         };
         trial
             .crash_here("after recovery")
@@ -412,7 +441,7 @@ fn a_full_disk_recovers_by_itself() {
 /// On a read-only disk a writer is refused clearly and a reader sees everything.
 #[test]
 fn a_read_only_disk() {
-    let mut run = Run::new(SimDisk::recording());
+    let mut run = Run::as_production(SimDisk::recording());
     run.all(&short_life());
     run.collection = None;
     run.disk.set_plan(Some(Plan {

@@ -44,6 +44,14 @@ impl SimDisk {
         SimDisk::with(tree, Some(Vec::new()))
     }
 
+    /// A disk on which `log` has happened and the machine runs on: what was not synced before is
+    /// not stable now.
+    pub(crate) fn continuing(log: &[Op]) -> SimDisk {
+        let mut tree = Tree::default();
+        log.iter().for_each(|op| tree.apply(op));
+        SimDisk::with(tree, Some(log.to_vec()))
+    }
+
     fn with(tree: Tree, log: Option<Vec<Op>>) -> SimDisk {
         SimDisk(Arc::new(Mutex::new(State {
             next_ino: tree.next_ino(),

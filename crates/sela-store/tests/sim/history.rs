@@ -105,9 +105,21 @@ pub(crate) fn options(disk: &SimDisk) -> Options {
 }
 
 impl Run {
-    /// A run that has not yet created its collection.
+    /// A run that has not yet created its collection, with SQLite trusting the disk less than
+    /// its own Unix files would.
     pub(crate) fn new(disk: SimDisk) -> Run {
         let mount = Mount::new(Arc::new(disk.clone()));
+        Run::on(disk, mount)
+    }
+
+    /// The same with SQLite writing what it writes in production: it then ends a commit with the
+    /// commit itself, not with padding that may find the disk full after the fact.
+    pub(crate) fn as_production(disk: SimDisk) -> Run {
+        let mount = Mount::claiming_powersafe_overwrite(Arc::new(disk.clone()));
+        Run::on(disk, mount)
+    }
+
+    fn on(disk: SimDisk, mount: Mount) -> Run {
         Run {
             disk,
             mount,

@@ -19,6 +19,8 @@ pub(crate) enum Cut {
     Only(usize),
     /// All but the pending change of this index.
     AllBut(usize),
+    /// Those that happened at this position of the log or later, and none before.
+    Since(usize),
     /// Some, each whole, torn or lost, decided by this seed.
     Some(u64),
 }
@@ -42,7 +44,8 @@ pub(crate) struct Replay<'a> {
     at: usize,
     live: Tree,
     stable: Tree,
-    pending: Vec<&'a Op>,
+    /// With their positions in the log.
+    pending: Vec<(usize, &'a Op)>,
     seed: u64,
 }
 
@@ -87,12 +90,12 @@ impl<'a> Replay<'a> {
         self.at += 1;
         self.live.apply(op);
         match op {
-            Op::Write { .. } | Op::SetLen { .. } => self.pending.push(op),
+            Op::Write { .. } | Op::SetLen { .. } => self.pending.push((self.at - 1, op)),
             Op::Names(names) => {
                 if let Some(born) = names.born {
                     self.stable.bear(born);
                 }
-                self.pending.push(op);
+                self.pending.push((self.at - 1, op));
             }
             Op::Sync { ino } => self.settle_file(*ino, |_| Fate::Keep),
             Op::SyncFailed { ino } => {
@@ -107,7 +110,7 @@ impl<'a> Replay<'a> {
     /// Decides the pending changes of one file's data.
     fn settle_file(&mut self, ino: Ino, mut fate: impl FnMut(&Op) -> Fate) {
         let stable = &mut self.stable;
-        self.pending.retain(|op| {
+        self.pending.retain(|(_, op)| {
             let ours = data_of(op) == Some(ino);
             if ours {
                 apply(stable, op, fate(op));
@@ -120,7 +123,7 @@ impl<'a> Replay<'a> {
     fn settle_dir(&mut self, dir: Ino) {
         let mut touched: BTreeSet<(Ino, &str)> = BTreeSet::new();
         let mut settled = vec![false; self.pending.len()];
-        for (index, op) in self.pending.iter().enumerate().rev() {
+        for (index, (_, op)) in self.pending.iter().enumerate().rev() {
             let Op::Names(NameOp { edits, .. }) = op else {
                 continue;
             };
@@ -132,7 +135,7 @@ impl<'a> Replay<'a> {
         }
         let mut settled = settled.into_iter();
         let stable = &mut self.stable;
-        self.pending.retain(|op| {
+        self.pending.retain(|(_, op)| {
             let settled = settled.next() == Some(true);
             if settled {
                 stable.apply(op);
@@ -148,8 +151,8 @@ impl<'a> Replay<'a> {
         }
         let mut tree = self.stable.clone();
         let mut dice = Dice::new(cut, self.at, self.pending.len());
-        for (index, op) in self.pending.iter().enumerate() {
-            apply(&mut tree, op, dice.fate(index, op));
+        for (index, (at, op)) in self.pending.iter().enumerate() {
+            apply(&mut tree, op, dice.fate(index, *at, op));
         }
         tree
     }
@@ -157,7 +160,7 @@ impl<'a> Replay<'a> {
     /// The pending changes in words, for the message of a failed test.
     pub(crate) fn describe(&self, cut: Cut) -> String {
         let mut dice = Dice::new(cut, self.at, self.pending.len());
-        let line = |(index, op): (usize, &&Op)| {
+        let line = |(index, (at, op)): (usize, &(usize, &Op))| {
             let what = match op {
                 Op::Write { ino, offset, bytes } => {
                     format!(
@@ -176,7 +179,7 @@ impl<'a> Replay<'a> {
                 }
                 other => format!("{other:?}"),
             };
-            format!("  {what}: {:?}", dice.fate(index, op))
+            format!("  {what}: {:?}", dice.fate(index, *at, op))
         };
         let lines: Vec<String> = self.pending.iter().enumerate().map(line).collect();
         format!(
@@ -252,13 +255,14 @@ impl Dice {
         }
     }
 
-    fn fate(&mut self, index: usize, op: &Op) -> Fate {
+    fn fate(&mut self, index: usize, at: usize, op: &Op) -> Fate {
         let whole = |keep| if keep { Fate::Keep } else { Fate::Drop };
         match self.cut {
             Cut::Kill => Fate::Keep,
             Cut::Synced => Fate::Drop,
             Cut::Only(only) => whole(index == only),
             Cut::AllBut(but) => whole(index != but),
+            Cut::Since(since) => whole(at >= since),
             Cut::Some(_) => self.roll(index, op),
         }
     }
