@@ -46,6 +46,87 @@ pub enum Error {
         /// The name to pull it again by; `None` for a folder of the user's own.
         name: Option<String>,
     },
+    /// A name that no collection can have.
+    #[error("`{name}` cannot be the name of a collection")]
+    CollectionName {
+        /// The name.
+        name: String,
+    },
+    /// There is no such collection.
+    #[error("there is no collection `{name}`")]
+    NoCollection {
+        /// The name.
+        name: String,
+        /// The names there are.
+        others: Vec<String>,
+    },
+    /// There is such a collection already.
+    #[error("there is a collection `{name}` already")]
+    CollectionExists {
+        /// The name.
+        name: String,
+    },
+    /// Texts in a collection whose vectors no model here made.
+    #[error("collection `{name}` holds vectors made elsewhere, so it takes no texts")]
+    ExternalSpace {
+        /// The collection.
+        name: String,
+    },
+    /// A collection of another model's vectors.
+    #[error("collection `{name}` was built with `{built_with}`, but the model in use is `{model}`")]
+    OtherSpace {
+        /// The collection.
+        name: String,
+        /// What it was built with.
+        built_with: String,
+        /// The engine's model.
+        model: String,
+    },
+    /// A query of another length than the stored vectors.
+    #[error("collection `{name}` holds vectors of {expected} numbers, but this query has {found}")]
+    QueryDim {
+        /// The collection.
+        name: String,
+        /// Numbers in its vectors.
+        expected: usize,
+        /// Numbers in the query.
+        found: usize,
+    },
+    /// An item without text and without vector.
+    #[error("item `{id}` has neither a text nor a vector")]
+    EmptyItem {
+        /// The item.
+        id: sela_store::Id,
+    },
+    /// A source of items cannot be read on.
+    #[error("{source_name}, {place}: {reason}")]
+    Input {
+        /// The file.
+        source_name: String,
+        /// Where in it: `line 12`.
+        place: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// An item of a load was refused.
+    #[error("item `{id}` (near item {near} of the input)")]
+    Item {
+        /// About where in the source, counted from 1.
+        near: u64,
+        /// Its id.
+        id: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The encoder refused.
+    #[error(transparent)]
+    Encoder(#[from] sela_encoder::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] sela_store::Error),
+    /// The search refused.
+    #[error(transparent)]
+    Index(#[from] sela_index::Error),
     /// The operating system refused.
     #[error("cannot {what} `{}`", path.display())]
     Io {
@@ -81,6 +162,33 @@ impl Error {
                 "fetch it again with `sela model pull {name} --force`"
             )),
             Self::ModelDamaged { name: None, .. } => None,
+            Self::CollectionName { .. } => Some(format!(
+                "a name has 1 to {} letters, digits, `_`, `-` and dots, and does not start with a dot",
+                crate::names::NAME_MAX
+            )),
+            Self::NoCollection { others, .. } if others.is_empty() => {
+                Some("there are none yet; `sela index` makes one".to_owned())
+            }
+            Self::NoCollection { others, .. } => {
+                Some(format!("there are: {}", others.join(", ")))
+            }
+            Self::CollectionExists { .. } => None,
+            Self::ExternalSpace { .. } => Some(
+                "ask with a vector; or, if the model in use made those vectors, index them again \
+                 with `--declare`"
+                    .to_owned(),
+            ),
+            Self::OtherSpace { built_with, .. } => {
+                Some(format!("use `--model {built_with}`, or another collection"))
+            }
+            Self::QueryDim { .. } => {
+                Some("the query must come from the model that made the collection's vectors".to_owned())
+            }
+            Self::EmptyItem { .. } | Self::Input { .. } => None,
+            Self::Item { source, .. } => source.hint(),
+            Self::Encoder(error) => error.hint(),
+            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Index(error) => error.hint().map(str::to_owned),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => Some("free some space and try again".to_owned()),
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -1,8 +1,49 @@
 //! Sela turns text into vectors on this machine, keeps them safe and finds the nearest.
+//!
+//! ```no_run
+//! use sela::{CollectionOptions, Engine, Item, Options, Query};
+//!
+//! let engine = Engine::open(Options::new("/var/lib/sela"))?;
+//! engine.models().find_or_pull("all-MiniLM-L6-v2", &mut |_| {})?;
+//! let notes = engine.collection_or_create("notes", &CollectionOptions::default())?;
+//! notes.upsert(&[Item::text(1, "The meeting is moved to Thursday.")])?;
+//! for hit in notes.query(&Query::text("When do we meet?").k(3))? {
+//!     println!("{:.3} {:?}", hit.score, hit.text);
+//! }
+//! # Ok::<(), sela::Error>(())
+//! ```
+//!
+//! The library is silent: it prints nothing, reads no environment variables, starts no runtime,
+//! and asks the network for nothing but what [`models`] is told to fetch.
 
 #![forbid(unsafe_code)]
 
+pub mod bench;
+mod collection;
+pub mod demo;
+mod engine;
 mod error;
+mod golden;
+mod load;
+mod random;
+mod scratch;
 pub mod models;
+mod names;
+mod query;
+mod search;
+mod stats;
+pub mod validate;
 
+pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
+pub use engine::{Engine, Options};
 pub use error::{Error, Result};
+pub use load::{Items, LoadEvent, LoadOptions, LoadWatch, Loaded, source_name};
+pub use names::NAME_MAX;
+pub use query::{Hit, Metric, Near, Query, metric_name, metric_named};
+pub use sela_compute::{Arithmetic, Inventory, Isa, Tier, self_test};
+pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
+pub use sela_store::{
+    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record, Report as VerifyReport, Row, Schema,
+    Written,
+};
+pub use stats::{Capabilities, Stats};

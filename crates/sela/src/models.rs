@@ -20,7 +20,7 @@ pub use known::{KnownFile, KnownModel};
 pub use manifest::FileRecord;
 use manifest::Manifest;
 
-pub(crate) use known::package_of;
+pub(crate) use known::{WEIGHTS, package_of};
 
 /// The model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "all-MiniLM-L6-v2";
@@ -193,13 +193,13 @@ impl Models {
             };
         }
         let dir = Path::new(name_or_dir);
-        if dir.join(known::WEIGHTS).is_file() {
+        if dir.join(WEIGHTS).is_file() {
             return self.open_folder(dir);
         }
         if dir.is_dir() {
             return Err(Error::ModelDamaged {
                 dir: dir.to_owned(),
-                problems: vec![format!("`{}` is missing", known::WEIGHTS)],
+                problems: vec![format!("`{}` is missing", WEIGHTS)],
                 name: None,
             });
         }

@@ -1,0 +1,45 @@
+//! One module a command.
+
+mod bench;
+mod collection;
+mod demo;
+mod doctor;
+mod embed;
+mod index;
+mod model;
+mod search;
+mod validate;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::app::{App, Failure, Outcome, Result};
+use crate::args::Command;
+
+/// Runs a command.
+pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
+    match command {
+        Command::Embed(args) => embed::run(app, &args),
+        Command::Index(args) => index::run(app, &args),
+        Command::Search(args) => search::run(app, args),
+        Command::Collection(args) => collection::run(app, args),
+        Command::Model(args) => model::run(app, args),
+        Command::Doctor(format) => doctor::run(app, format),
+        Command::Demo(format) => demo::run(app, format),
+        Command::Bench(args) => bench::run(app, args),
+        Command::Validate(args) => validate::run(app, &args),
+    }
+}
+
+/// Prints an answer.
+fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+}
+
+/// Prints an answer as one line of JSON.
+fn print_json(answer: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(answer).map_err(|e| Failure::say(e.to_string()))?;
+    print(&(text + "\n"))
+}

@@ -1,0 +1,69 @@
+//! `sela search`: the nearest rows of a collection.
+
+use sela::{Filter, Hit, Query};
+
+use super::{print, print_json};
+use crate::app::{App, Failure, Outcome, Result};
+use crate::args::Search;
+use crate::{npy, table};
+
+pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
+    let filter = args.filter.as_deref().map(parse_filter).transpose()?;
+    let mut query = match (args.text, &args.vector) {
+        (_, Some(path)) => {
+            let first = npy::open(path)?.next();
+            Query::vector(first.ok_or_else(|| Failure::say("the file holds no vector"))??)
+        }
+        (Some(text), None) => Query::text(text),
+        (None, None) => return Err(Failure::say("there is nothing to look for")),
+    };
+    query.k = args.k;
+    query.filter = filter;
+    query.metric = args.metric.map(Into::into);
+    let engine = app.engine()?;
+    // A wrong name is told before a model is fetched for it.
+    let collection = engine.collection_read_only(&args.collection)?;
+    let external = collection.schema().space.starts_with("external:");
+    if args.vector.is_none() && !external {
+        app.pulling(|watch| engine.models().find_or_pull(&engine.options().model, watch))?;
+    }
+    let hits = collection.query(&query)?;
+    if args.format.json {
+        for hit in &hits {
+            print_json(&json(hit))?;
+        }
+    } else {
+        print(&lines(&hits))?;
+    }
+    if hits.is_empty() {
+        app.note("nothing was found");
+        return Ok(Outcome::Nothing);
+    }
+    Ok(Outcome::Done)
+}
+
+fn parse_filter(text: &str) -> Result<Filter> {
+    let hint = r#"for example {"and": [{"eq": {"book": "Psalms"}}, {"range": {"chapter": {"gte": 3}}}]}"#;
+    serde_json::from_str(text)
+        .map_err(|e| Failure::Said(format!("the filter cannot be read: {e}"), Some(hint.to_owned())))
+}
+
+fn json(hit: &Hit) -> serde_json::Value {
+    let mut line = serde_json::json!({"id": hit.id, "score": hit.score});
+    if let Some(text) = &hit.text {
+        line["text"] = text.as_str().into();
+    }
+    if let Some(payload) = &hit.payload {
+        line["payload"] = serde_json::Value::Object(payload.clone());
+    }
+    line
+}
+
+/// Hits as columns: score, id, the start of the text.
+pub(super) fn lines(hits: &[Hit]) -> String {
+    let line = |hit: &Hit| {
+        let text = hit.text.as_deref().map_or_else(String::new, |t| table::one_line(t, 100));
+        vec![format!("{:.4}", hit.score), hit.id.to_string(), text]
+    };
+    table::columns(&hits.iter().map(line).collect::<Vec<_>>())
+}

@@ -1,0 +1,70 @@
+//! Exact search over rows in memory: one query, and all of them in one call.
+
+use std::time::{Duration, Instant};
+
+use sela_index::{Metric, Rows, SearchOptions};
+
+use super::{BenchOptions, Figure, Matrix, median, millis, percentile, timed};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::random::Random;
+
+const DIM: usize = 384;
+const QUERIES: usize = 100;
+const CALLS_MAX: usize = 200;
+const CALLS_MIN: usize = 5;
+/// A measurement goes on for as long as this, if calls are quick.
+const TIME: Duration = Duration::from_secs(3);
+
+pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
+    if let Some((rows, queries)) = &options.vectors {
+        return measure(engine, rows, queries, options);
+    }
+    let mut figures = Vec::new();
+    for &size in &options.sizes {
+        let mut random = Random::new(size as u64);
+        let rows = Matrix { dim: DIM, numbers: random.unit_rows(size, DIM) };
+        let queries = Matrix { dim: DIM, numbers: random.unit_rows(QUERIES, DIM) };
+        figures.extend(measure(engine, &rows, &queries, options)?);
+    }
+    Ok(figures)
+}
+
+fn measure(engine: &Engine, rows: &Matrix, queries: &Matrix, options: &BenchOptions) -> Result<Vec<Figure>> {
+    let (dim, k) = (rows.dim, options.k);
+    if queries.dim != dim {
+        let (name, expected, found) = ("bench".to_owned(), dim, queries.dim);
+        return Err(Error::QueryDim { name, expected, found });
+    }
+    let size = Some(rows.rows());
+    let rows = Rows::from_f32(&rows.numbers, dim);
+    // The inner product, as the rows have length 1 and other programs are asked for that too.
+    let search = SearchOptions { dim, metric: Metric::Dot, k };
+    let find = |queries: &[f32]| Ok(engine.searcher().search(&rows, queries, search)?);
+    let all = repeat(options, |_| find(&queries.numbers))?;
+    let one = repeat(options, |call| {
+        let at = call % queries.rows().max(1);
+        find(&queries.numbers[at * queries.dim..][..queries.dim])
+    })?;
+    let unit = Some("ms");
+    let (mut one, mut all) = (one, all);
+    let p50 = Some(percentile(&mut one, 0.5));
+    let p99 = Some(percentile(&mut one, 0.99));
+    let median = Some(median(&mut all));
+    Ok(vec![
+        Figure { name: "search1", unit, rows: size, p50, p99, ..Figure::default() },
+        Figure { name: "search100", unit, rows: size, median, ..Figure::default() },
+    ])
+}
+
+/// Milliseconds of one call after another, until there are enough; the first is a rehearsal.
+fn repeat<T>(options: &BenchOptions, mut call: impl FnMut(usize) -> Result<T>) -> Result<Vec<f64>> {
+    call(0)?;
+    let mut taken = Vec::new();
+    let began = Instant::now();
+    let time = TIME * options.repeat.max(1) as u32;
+    while taken.len() < CALLS_MAX && (taken.len() < CALLS_MIN || began.elapsed() < time) {
+        taken.push(millis(timed(|| call(taken.len()))?.0));
+    }
+    Ok(taken)
+}

@@ -1,0 +1,300 @@
+//! A collection: rows of text, vector and payload under one name.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use sela_store::{Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, Written};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::search::{Stored, nearest};
+use crate::query::{Hit, Metric, Near, Query, metric_named};
+
+/// How a collection is created; fixed from then on.
+#[derive(Clone, Debug)]
+pub struct CollectionOptions {
+    /// Where the vectors come from; default: the engine's model.
+    pub vectors: Vectors,
+    /// How nearness is measured unless a query says otherwise; default: cosine.
+    pub metric: Metric,
+    /// How numbers are stored; default: f32. `F16` halves the space and rounds the vectors.
+    pub record: Record,
+}
+
+impl Default for CollectionOptions {
+    fn default() -> Self {
+        Self { vectors: Vectors::Model, metric: Metric::Cosine, record: Record::F32 }
+    }
+}
+
+impl CollectionOptions {
+    /// The defaults, for vectors of `dim` numbers that the engine's model did not make.
+    pub fn external(dim: usize) -> Self {
+        Self { vectors: Vectors::External { dim }, ..Self::default() }
+    }
+}
+
+/// Where the vectors of a collection come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vectors {
+    /// From the engine's model: texts can be stored and asked for. Vectors given by hand are
+    /// declared to come from that model too.
+    Model,
+    /// From elsewhere: only vectors can be stored and asked for.
+    External {
+        /// Numbers in each vector.
+        dim: usize,
+    },
+}
+
+/// A row to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// Its name; a row of the same name is replaced.
+    pub id: Id,
+    /// Its text.
+    pub text: Option<String>,
+    /// Its vector; when there is none, the text is embedded.
+    pub vector: Option<Vec<f32>>,
+    /// Its JSON object, for filters and answers.
+    pub payload: Option<Payload>,
+}
+
+impl Item {
+    /// A text to be embedded.
+    pub fn text(id: impl IntoId, text: impl Into<String>) -> Self {
+        Self { id: id.into_id(), text: Some(text.into()), vector: None, payload: None }
+    }
+
+    /// A vector to be stored as it is.
+    pub fn vector(id: impl IntoId, vector: impl Into<Vec<f32>>) -> Self {
+        Self { id: id.into_id(), text: None, vector: Some(vector.into()), payload: None }
+    }
+
+    /// With a JSON object.
+    #[must_use]
+    pub fn payload(self, payload: Payload) -> Self {
+        Self { payload: Some(payload), ..self }
+    }
+}
+
+/// What can name a row: an [`Id`], a number, or a string (which may read as a UUID).
+pub trait IntoId {
+    /// The id.
+    fn into_id(self) -> Id;
+}
+
+impl IntoId for Id {
+    fn into_id(self) -> Id {
+        self
+    }
+}
+
+impl IntoId for u64 {
+    fn into_id(self) -> Id {
+        Id::Num(self)
+    }
+}
+
+impl IntoId for &str {
+    fn into_id(self) -> Id {
+        // What is no id is refused by the store, by name.
+        Id::from_text(self).unwrap_or_else(|_| Id::Str(self.to_owned()))
+    }
+}
+
+impl IntoId for String {
+    fn into_id(self) -> Id {
+        self.as_str().into_id()
+    }
+}
+
+/// What [`Collection::upsert`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Upserted {
+    /// What reached the disk.
+    pub written: Written,
+    /// Texts that were longer than the model reads and were cut.
+    pub truncated: u64,
+}
+
+/// An open collection. Clones share it; it closes with the last of them.
+#[derive(Clone, Debug)]
+pub struct Collection {
+    engine: Engine,
+    name: String,
+    store: Arc<sela_store::Collection>,
+}
+
+impl Collection {
+    pub(crate) fn new(engine: Engine, name: &str, store: Arc<sela_store::Collection>) -> Self {
+        Self { engine, name: name.to_owned(), store }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it holds: dimensions, metric, space, provenance.
+    pub fn schema(&self) -> &Schema {
+        self.store.schema()
+    }
+
+    /// How nearness is measured unless a query says otherwise.
+    pub fn metric(&self) -> Metric {
+        self.schema().metric.as_deref().and_then(metric_named).unwrap_or(Metric::Cosine)
+    }
+
+    /// Stores items, replacing those of the same ids; all or none, and durable when it returns.
+    pub fn upsert(&self, items: &[Item]) -> Result<Upserted> {
+        let (rows, truncated) = self.rows_of(items)?;
+        let ops: Vec<Op> = rows.into_iter().map(Op::Upsert).collect();
+        Ok(Upserted { written: self.store.write(&ops)?, truncated })
+    }
+
+    /// Removes rows; those that are not there are passed over. Durable when it returns.
+    pub fn delete(&self, ids: &[Id]) -> Result<Written> {
+        let ops: Vec<Op> = ids.iter().cloned().map(Op::Delete).collect();
+        Ok(self.store.write(&ops)?)
+    }
+
+    /// The rows nearest to a query, the nearest first; equals in the order they were stored.
+    pub fn query(&self, query: &Query) -> Result<Vec<Hit>> {
+        let embedded;
+        let vector = match &query.near {
+            Near::Vector(vector) => vector,
+            Near::Text(text) => {
+                self.check_space()?;
+                embedded = self.engine.embed(text)?;
+                &embedded
+            }
+        };
+        let dim = self.schema().dim as usize;
+        if vector.len() != dim {
+            let (name, found) = (self.name.clone(), vector.len());
+            return Err(Error::QueryDim { name, expected: dim, found });
+        }
+        let began = Instant::now();
+        let view = self.store.view()?;
+        let live = match &query.filter {
+            Some(filter) => Some(self.store.select(&view, filter)?),
+            None => None,
+        };
+        let metric = query.metric.unwrap_or(self.metric());
+        let source = Stored { view: &view, chosen: live.as_deref() };
+        let near = nearest(self.engine.searcher(), &source, vector, query.k, metric)?;
+        let places: Vec<_> = near.iter().map(|n| n.place).collect();
+        let fields = Fields {
+            vector: query.with_vector,
+            payload: query.with_document,
+            text: query.with_document,
+        };
+        let rows = self.store.fetch(&view, &places, fields)?;
+        self.engine.count_query(began.elapsed());
+        let hit = |(row, score): (Row, f32)| Hit {
+            id: row.id,
+            score,
+            text: row.text,
+            payload: row.payload,
+            vector: query.with_vector.then_some(row.vector),
+        };
+        Ok(rows.into_iter().zip(near.iter().map(|n| n.score)).map(hit).collect())
+    }
+
+    /// Rows by id, in the order asked for; `None` where there is none.
+    pub fn get(&self, ids: &[Id], fields: Fields) -> Result<Vec<Option<Row>>> {
+        Ok(self.store.get(ids, fields)?)
+    }
+
+    /// How many rows there are, or how many meet a condition.
+    pub fn count(&self, filter: Option<&Filter>) -> Result<u64> {
+        Ok(self.store.count(filter)?)
+    }
+
+    /// A page of rows in the order they were stored, after the sequence number `after`.
+    pub fn scroll(
+        &self,
+        after: Option<u64>,
+        limit: usize,
+        filter: Option<&Filter>,
+        fields: Fields,
+    ) -> Result<Page> {
+        Ok(self.store.scroll(after, limit, filter, fields)?)
+    }
+
+    /// Reads everything again and names every fault.
+    pub fn verify(&self) -> Result<Report> {
+        Ok(self.store.verify()?)
+    }
+
+    /// Writes a second collection with the same contents into a new folder.
+    pub fn snapshot(&self, to: &Path) -> Result<()> {
+        Ok(self.store.snapshot(to)?)
+    }
+
+    /// How it stands: rows, segments, bytes.
+    pub fn info(&self) -> Result<Info> {
+        Ok(self.store.info()?)
+    }
+
+    /// A digest of the contents, the same for equal contents.
+    pub fn fingerprint(&self) -> Result<u128> {
+        Ok(self.store.fingerprint()?)
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub(crate) fn store(&self) -> &sela_store::Collection {
+        &self.store
+    }
+
+    /// Rows with vectors: those given, and those the model makes of the texts.
+    pub(crate) fn rows_of(&self, items: &[Item]) -> Result<(Vec<Row>, u64)> {
+        let mut texts = Vec::new();
+        for item in items.iter().filter(|i| i.vector.is_none()) {
+            match &item.text {
+                Some(text) => texts.push(text.as_str()),
+                None => return Err(Error::EmptyItem { id: item.id.clone() }),
+            }
+        }
+        let mut made = Vec::new();
+        let mut truncated = 0;
+        if !texts.is_empty() {
+            self.check_space()?;
+            let embedded = self.engine.embed_batch(&texts)?;
+            truncated = embedded.info.iter().filter(|i| i.truncated).count() as u64;
+            made = embedded.vectors.chunks_exact(embedded.dim).map(<[f32]>::to_vec).collect();
+        }
+        let mut made = made.into_iter();
+        let row = |item: &Item| Row {
+            id: item.id.clone(),
+            vector: item.vector.clone().or_else(|| made.next()).unwrap_or_default(),
+            payload: item.payload.clone(),
+            text: item.text.clone(),
+        };
+        Ok((items.iter().map(row).collect(), truncated))
+    }
+
+    /// Refuses texts where the collection's vectors are not of the engine's model.
+    fn check_space(&self) -> Result<()> {
+        let space = &self.schema().space;
+        if space.starts_with("external:") {
+            return Err(Error::ExternalSpace { name: self.name.clone() });
+        }
+        let encoder = self.engine.encoder()?;
+        if encoder.space().to_string() == *space {
+            return Ok(());
+        }
+        let built = self.schema().provenance.pointer("/made/model").and_then(|m| m.as_str());
+        Err(Error::OtherSpace {
+            name: self.name.clone(),
+            built_with: built.unwrap_or(space).to_owned(),
+            model: encoder.space().model,
+        })
+    }
+}

@@ -1,0 +1,399 @@
+//! The engine: one model, one data folder, many collections.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sela_compute::Inventory;
+use sela_index::{Searcher, SearcherOptions};
+use sela_encoder::{Dtype, Embeddings, Encoder, EncoderOptions, ModelFiles};
+use sela_store::disk::{Disk, Mapped, OsDisk};
+
+use crate::collection::{Collection, CollectionOptions, Vectors};
+use crate::error::{Error, Result};
+use crate::models::{DEFAULT_MODEL, ModelDir, ModelOptions, Models};
+use crate::names;
+use crate::stats::{Capabilities, Counters, Stats};
+
+/// How an engine is opened.
+///
+/// ```
+/// let mut options = sela::Options::new("/var/lib/sela");
+/// options.threads = Some(4);
+/// assert_eq!(options.data, std::path::Path::new("/var/lib/sela/data"));
+/// assert_eq!(options.model, "all-MiniLM-L6-v2");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where fetched models live.
+    pub home: PathBuf,
+    /// Where collections live; default: `data` under the home. Set it to keep them on another
+    /// disk than the models.
+    pub data: PathBuf,
+    /// The model, by name or by folder; default: [`DEFAULT_MODEL`].
+    pub model: String,
+    /// The precision promised for vectors; default: the fastest this machine has with a mean
+    /// cosine of 0.9999 to f32. Set it to `F32` where vectors must match other programs' closely.
+    pub dtype: Dtype,
+    /// Threads one call may use; default: all that the system gives. Lower it to leave room for
+    /// other work.
+    pub threads: Option<usize>,
+    /// Where models may be fetched from. The engine itself never does; see
+    /// [`Models::find_or_pull`].
+    pub models: ModelOptions,
+}
+
+impl Options {
+    /// The defaults, with everything under `home`.
+    pub fn new(home: impl Into<PathBuf>) -> Self {
+        let home = home.into();
+        Self {
+            data: home.join("data"),
+            home,
+            model: DEFAULT_MODEL.to_owned(),
+            dtype: Dtype::Auto,
+            threads: None,
+            models: ModelOptions::default(),
+        }
+    }
+}
+
+/// Turns text into vectors, and keeps and searches collections of them.
+///
+/// Opening is cheap: the model is read when the first text is embedded. Clones share everything.
+///
+/// ```
+/// # let home = tempfile::tempdir()?;
+/// use sela::{CollectionOptions, Engine, Item, Options, Query};
+///
+/// let engine = Engine::open(Options::new(home.path()))?;
+/// let colours = engine.create("colours", &CollectionOptions::external(3))?;
+/// colours.upsert(&[
+///     Item::vector("red", vec![1.0, 0.0, 0.0]),
+///     Item::vector("green", vec![0.0, 1.0, 0.0]),
+/// ])?;
+/// let hits = colours.query(&Query::vector(vec![0.9, 0.2, 0.0]).k(1))?;
+/// assert_eq!(hits[0].id.to_string(), "red");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Options,
+    models: Models,
+    encoder: Mutex<Option<Arc<Encoder>>>,
+    searcher: Searcher,
+    writers: Mutex<HashMap<String, Weak<sela_store::Collection>>>,
+    counters: Counters,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens an engine; creates nothing and reads no model yet.
+    pub fn open(options: Options) -> Result<Self> {
+        let models = Models::new(&options.home, options.models.clone());
+        let threads = options.threads.unwrap_or(0);
+        let searcher = Searcher::new(SearcherOptions { threads, ..SearcherOptions::default() })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                models,
+                encoder: Mutex::new(None),
+                searcher,
+                writers: Mutex::default(),
+                counters: Counters::default(),
+            }),
+        })
+    }
+
+    /// What the engine was opened with.
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// The models under the engine's home.
+    pub fn models(&self) -> &Models {
+        &self.inner.models
+    }
+
+    /// The encoder, opened at the first call.
+    ///
+    /// Fails when the model is not on this machine; nothing is fetched.
+    pub fn encoder(&self) -> Result<Arc<Encoder>> {
+        let mut slot = lock(&self.inner.encoder);
+        if let Some(encoder) = &*slot {
+            return Ok(encoder.clone());
+        }
+        let options = &self.inner.options;
+        let model = self.inner.models.find(&options.model)?;
+        let encoder = Arc::new(open_encoder(&model, options)?);
+        *slot = Some(encoder.clone());
+        Ok(encoder)
+    }
+
+    /// Embeds one text.
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>> {
+        Ok(self.embed_batch(&[text])?.vectors)
+    }
+
+    /// Embeds texts; the answer holds their vectors in order and what is known of each text.
+    ///
+    /// A text gives the same bits alone and in any batch.
+    pub fn embed_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Embeddings> {
+        let encoder = self.encoder()?;
+        let began = Instant::now();
+        let embedded = encoder.embed(texts)?;
+        self.inner.counters.embed.add(began.elapsed());
+        Ok(embedded)
+    }
+
+    /// Creates a collection and opens it for writing.
+    pub fn create(&self, name: &str, options: &CollectionOptions) -> Result<Collection> {
+        let dir = self.dir_of(name)?;
+        let schema = options.schema(self)?;
+        make_dir(&self.root())?;
+        match sela_store::Collection::create(&dir, &schema, &store_options(false)) {
+            Ok(store) => Ok(self.remember(name, store)),
+            Err(sela_store::Error::AlreadyExists { .. }) => {
+                Err(Error::CollectionExists { name: name.to_owned() })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a collection for reading and writing; one process at a time may.
+    pub fn collection(&self, name: &str) -> Result<Collection> {
+        if let Some(store) = lock(&self.inner.writers).get(name).and_then(Weak::upgrade) {
+            return Ok(Collection::new(self.clone(), name, store));
+        }
+        let dir = self.existing(name)?;
+        let store = self.open_store(name, &dir, false)?;
+        Ok(self.remember(name, store))
+    }
+
+    /// Opens a collection for reading, beside a writer in this or another process.
+    pub fn collection_read_only(&self, name: &str) -> Result<Collection> {
+        if let Some(store) = lock(&self.inner.writers).get(name).and_then(Weak::upgrade) {
+            return Ok(Collection::new(self.clone(), name, store));
+        }
+        let dir = self.existing(name)?;
+        let store = self.open_store(name, &dir, true)?;
+        Ok(Collection::new(self.clone(), name, Arc::new(store)))
+    }
+
+    /// Opens a collection for writing, creating it when there is none.
+    pub fn collection_or_create(&self, name: &str, options: &CollectionOptions) -> Result<Collection> {
+        match self.collection(name) {
+            Err(Error::NoCollection { .. }) => self.create(name, options),
+            opened => opened,
+        }
+    }
+
+    /// The names of the collections, in order.
+    pub fn collections(&self) -> Result<Vec<String>> {
+        let root = self.root();
+        let entries = match fs::read_dir(&root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io("read", &root)(e)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(Error::io("read", &root))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if names::check(&name).is_ok() && is_collection(&entry.path()) {
+                found.push(name);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Deletes a collection with everything in it.
+    ///
+    /// Fails when it is open for writing elsewhere.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let dir = self.existing(name)?;
+        if lock(&self.inner.writers).get(name).is_some_and(|w| w.strong_count() > 0) {
+            return Err(sela_store::Error::Locked { dir }.into());
+        }
+        // Taking the writer's lock shows that nobody writes; a collection too damaged to open
+        // may be deleted all the same.
+        let lock = match sela_store::Collection::open(&dir, &store_options(false)) {
+            Err(error @ sela_store::Error::Locked { .. }) => return Err(error.into()),
+            opened => opened.ok(),
+        };
+        // Gone under its name at once, however long removing the files takes.
+        let trash = self.root().join(format!(".deleted-{name}-{}", std::process::id()));
+        fs::rename(&dir, &trash).map_err(Error::io("remove", &dir))?;
+        drop(lock);
+        fs::remove_dir_all(&trash).map_err(Error::io("remove", &trash))?;
+        crate::load::forget(&self.inner.options.data, name);
+        Ok(())
+    }
+
+    /// Reads all of a collection, one that does not open included, and names every fault.
+    pub fn verify(&self, name: &str) -> Result<sela_store::Report> {
+        let dir = self.existing(name)?;
+        Ok(sela_store::verify(&dir, &store_options(true))?)
+    }
+
+    /// What this machine has and what the engine chose; opens the encoder.
+    pub fn capabilities(&self) -> Result<Capabilities> {
+        let encoder = self.encoder()?;
+        Ok(Capabilities {
+            inventory: Inventory::probe(),
+            model: encoder.space().model,
+            space: encoder.space().to_string(),
+            dim: encoder.dim(),
+            tokens_max: encoder.tokens_max(),
+            dtype: self.inner.options.dtype,
+            report: encoder.report(),
+        })
+    }
+
+    /// What has been done since the engine was opened.
+    pub fn stats(&self) -> Stats {
+        let encoder = lock(&self.inner.encoder).clone();
+        Stats::of(&self.inner.counters, encoder.map(|e| e.report()))
+    }
+
+    pub(crate) fn searcher(&self) -> &Searcher {
+        &self.inner.searcher
+    }
+
+    pub(crate) fn count_query(&self, took: Duration) {
+        self.inner.counters.query.add(took);
+    }
+
+    fn root(&self) -> PathBuf {
+        self.inner.options.data.join("collections")
+    }
+
+    fn dir_of(&self, name: &str) -> Result<PathBuf> {
+        names::check(name)?;
+        Ok(self.root().join(name))
+    }
+
+    fn existing(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir_of(name)?;
+        if is_collection(&dir) {
+            return Ok(dir);
+        }
+        Err(Error::NoCollection { name: name.to_owned(), others: self.collections()? })
+    }
+
+    fn open_store(&self, name: &str, dir: &Path, read_only: bool) -> Result<sela_store::Collection> {
+        match sela_store::Collection::open(dir, &store_options(read_only)) {
+            // A creation that was cut short: as good as none, and `create` starts afresh.
+            Err(sela_store::Error::NotACollection { .. }) => {
+                Err(Error::NoCollection { name: name.to_owned(), others: self.collections()? })
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    fn remember(&self, name: &str, store: sela_store::Collection) -> Collection {
+        let store = Arc::new(store);
+        lock(&self.inner.writers).insert(name.to_owned(), Arc::downgrade(&store));
+        Collection::new(self.clone(), name, store)
+    }
+}
+
+impl CollectionOptions {
+    fn schema(&self, engine: &Engine) -> Result<sela_store::Schema> {
+        let (dim, space, made) = match self.vectors {
+            Vectors::External { dim } => {
+                let dim = u32::try_from(dim).unwrap_or(u32::MAX);
+                (dim, external_space(dim as usize), serde_json::Value::Null)
+            }
+            Vectors::Model => {
+                let encoder = engine.encoder()?;
+                let report = encoder.report();
+                let made = serde_json::json!({
+                    "model": encoder.space().model,
+                    "tokens_max": encoder.tokens_max(),
+                    "device": report.tier.to_string(),
+                    "arithmetic": report.arithmetic.to_string(),
+                });
+                (encoder.dim() as u32, encoder.space().to_string(), made)
+            }
+        };
+        let mut schema = sela_store::Schema::new(dim, space);
+        schema.record = self.record;
+        schema.metric = Some(crate::query::metric_name(self.metric).to_owned());
+        schema.provenance = serde_json::json!({
+            "made": made,
+            // Tells a collection from a later one of the same name.
+            "created_ns": crate::load::now_ns().to_string(),
+        });
+        Ok(schema)
+    }
+}
+
+/// The space of vectors that no model of ours made.
+pub(crate) fn external_space(dim: usize) -> String {
+    format!("external:{dim}")
+}
+
+pub(crate) fn store_options(read_only: bool) -> sela_store::Options {
+    sela_store::Options {
+        read_only,
+        // Fresh rows are held in memory too: half the store's default halves that.
+        seal_rows: 32_768,
+        ..sela_store::Options::default()
+    }
+}
+
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(Error::io("create", dir))
+}
+
+fn is_collection(dir: &Path) -> bool {
+    dir.join("catalog.sqlite").is_file()
+}
+
+/// A mapped file as the encoder wants it.
+struct MappedFile(Arc<dyn Mapped>);
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        // A file shortened under us reads as empty, which the encoder refuses.
+        self.0.bytes().unwrap_or_default()
+    }
+}
+
+fn open_encoder(model: &ModelDir, options: &Options) -> Result<Encoder> {
+    let mut files = ModelFiles::new(&model.name);
+    files.weights_sha256 = model.sha256(crate::models::WEIGHTS).map(str::to_owned);
+    for (name, _) in ModelFiles::names() {
+        let path = model.path.join(name);
+        if path.is_file() {
+            let mapped = OsDisk.map(&path).map_err(Error::io("read", &path))?;
+            files.insert(name, Arc::new(MappedFile(mapped)));
+        }
+    }
+    let encoder = EncoderOptions {
+        dtype: options.dtype,
+        threads: options.threads,
+        golden: crate::golden::of(model)?,
+        ..EncoderOptions::default()
+    };
+    Ok(Encoder::open(&files, &encoder)?)
+}
+
+/// What the mutex holds, also after a panic elsewhere: each is replaced whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,105 @@
+//! Questions and answers of a collection.
+
+use sela_store::{Filter, Id, Payload};
+
+pub use sela_index::Metric;
+
+/// A question to a collection.
+///
+/// ```
+/// use sela::{Metric, Query};
+///
+/// let query = Query::text("Who keeps sheep?").k(3).metric(Metric::Dot);
+/// assert_eq!(query.k, 3);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Query {
+    /// What to be near to.
+    pub near: Near,
+    /// How many of the nearest rows to answer with; default: 10. Fewer come only when fewer match.
+    pub k: usize,
+    /// How nearness is measured; default: as the collection was created for.
+    pub metric: Option<Metric>,
+    /// Which rows may answer; default: all.
+    pub filter: Option<Filter>,
+    /// Whether hits carry payload and text; default: yes. Without, answers of many hits are
+    /// quicker.
+    pub with_document: bool,
+    /// Whether hits carry the vector; default: no.
+    pub with_vector: bool,
+}
+
+/// What a query wants to be near to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Near {
+    /// A text, embedded by the engine's model.
+    Text(String),
+    /// A vector of the collection's space.
+    Vector(Vec<f32>),
+}
+
+impl Query {
+    /// The rows nearest to a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::near(Near::Text(text.into()))
+    }
+
+    /// The rows nearest to a vector.
+    pub fn vector(vector: impl Into<Vec<f32>>) -> Self {
+        Self::near(Near::Vector(vector.into()))
+    }
+
+    /// The rows nearest to something, with the defaults.
+    pub fn near(near: Near) -> Self {
+        Self { near, k: 10, metric: None, filter: None, with_document: true, with_vector: false }
+    }
+
+    /// With another number of hits.
+    #[must_use]
+    pub fn k(self, k: usize) -> Self {
+        Self { k, ..self }
+    }
+
+    /// With another metric than the collection's.
+    #[must_use]
+    pub fn metric(self, metric: Metric) -> Self {
+        Self { metric: Some(metric), ..self }
+    }
+
+    /// Among the rows that meet a condition.
+    #[must_use]
+    pub fn filter(self, filter: Filter) -> Self {
+        Self { filter: Some(filter), ..self }
+    }
+}
+
+/// A row near a query.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Hit {
+    /// Its name.
+    pub id: Id,
+    /// Cosine or inner product, the larger the nearer; for L2 the distance, the smaller the
+    /// nearer.
+    pub score: f32,
+    /// Its text, if it has one and it was asked for.
+    pub text: Option<String>,
+    /// Its JSON object, if it has one and it was asked for.
+    pub payload: Option<Payload>,
+    /// Its vector, if it was asked for.
+    pub vector: Option<Vec<f32>>,
+}
+
+/// The name of a metric as schemas and people write it.
+pub fn metric_name(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Cosine => "cosine",
+        Metric::Dot => "dot",
+        Metric::L2 => "l2",
+    }
+}
+
+/// The metric of a name.
+pub fn metric_named(name: &str) -> Option<Metric> {
+    [Metric::Cosine, Metric::Dot, Metric::L2].into_iter().find(|&m| metric_name(m) == name)
+}

@@ -1,0 +1,90 @@
+//! Checks that a user can run: are the vectors right, the batches invariant, the search exact,
+//! and does the disk give back what it was given?
+
+mod search;
+mod store;
+mod vectors;
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::error::Result;
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub enum Outcome {
+    /// As it must be.
+    Pass {
+        /// What was found, with figures.
+        found: String,
+    },
+    /// Not as it must be.
+    Fail {
+        /// What was found instead.
+        found: String,
+    },
+    /// It cannot be run here.
+    Skipped {
+        /// What this machine lacks for it.
+        lacks: String,
+    },
+}
+
+/// One line of a validation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was checked.
+    pub name: String,
+    /// How it ended.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How long it took.
+    #[serde(skip)]
+    pub took: Duration,
+}
+
+impl Check {
+    /// Whether it ended as it must not.
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, Outcome::Fail { .. })
+    }
+}
+
+/// Collects checks and tells of each as it ends.
+struct Checks<'a> {
+    done: Vec<Check>,
+    sink: &'a mut dyn FnMut(&Check),
+}
+
+impl Checks<'_> {
+    /// Runs a check; an error of the engine is a failure of the check.
+    fn run(&mut self, name: impl Into<String>, check: impl FnOnce() -> Result<Outcome>) {
+        let began = Instant::now();
+        let outcome = check().unwrap_or_else(|error| Outcome::Fail { found: error.to_string() });
+        let check = Check { name: name.into(), outcome, took: began.elapsed() };
+        (self.sink)(&check);
+        self.done.push(check);
+    }
+}
+
+/// `Pass` or `Fail` by a condition.
+fn verdict(passed: bool, found: impl Into<String>) -> Outcome {
+    let found = found.into();
+    if passed { Outcome::Pass { found } } else { Outcome::Fail { found } }
+}
+
+fn skipped(lacks: impl Into<String>) -> Result<Outcome> {
+    Ok(Outcome::Skipped { lacks: lacks.into() })
+}
+
+/// Runs all checks with the engine's model and threads.
+pub fn run(engine: &Engine, sink: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
+    let mut checks = Checks { done: Vec::new(), sink };
+    vectors::run(engine, &mut checks)?;
+    search::run(engine, &mut checks);
+    store::run(engine, &mut checks);
+    Ok(checks.done)
+}

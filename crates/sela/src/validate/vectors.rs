@@ -1,0 +1,126 @@
+//! Vectors against those of sentence-transformers, and the same text in many batches.
+
+use sela_encoder::Dtype;
+
+use super::{Checks, Outcome, skipped, verdict};
+use crate::engine::{Engine, Options};
+use crate::error::Result;
+
+pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
+    let model = engine.models().find(&engine.options().model)?;
+    checks.run("model files are as they were fetched", || {
+        let verified = engine.models().verify(&engine.options().model)?;
+        let bad: Vec<_> = verified.iter().filter_map(|f| f.problem.as_deref()).collect();
+        let found = match bad.is_empty() {
+            true => format!("{} files, {} bytes", verified.len(), model.bytes()),
+            false => bad.join("; "),
+        };
+        Ok(verdict(bad.is_empty(), found))
+    });
+    let golden = crate::golden::of(&model)?;
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Auto] {
+        let name = format!("{} vectors are those of sentence-transformers", name_of(dtype));
+        let golden = golden.as_ref();
+        checks.run(name, || match golden {
+            None => skipped("golden vectors of this model"),
+            Some(_) if dtype == Dtype::Bf16 && !has_bf16(engine)? => {
+                skipped("a CPU with bf16 products (AMX, AVX-512 BF16, NEON bf16 or SME)")
+            }
+            Some(golden) => fidelity(engine, golden, dtype),
+        });
+    }
+    checks.run("a text has the same bits alone, in any batch and from any thread", || {
+        batch_invariance(engine)
+    });
+    Ok(())
+}
+
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Auto => "auto",
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
+    }
+}
+
+fn has_bf16(engine: &Engine) -> Result<bool> {
+    Ok(engine.capabilities()?.inventory.cpu.bf16.is_some())
+}
+
+fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
+    if engine.options().dtype == dtype {
+        return Ok(engine.clone());
+    }
+    Engine::open(Options { dtype, ..engine.options().clone() })
+}
+
+fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Result<Outcome> {
+    let engine = with_dtype(engine, dtype)?;
+    let found = engine.embed_batch(&golden.texts)?;
+    let mut largest = 0f32;
+    let (mut least, mut sum) = (f64::INFINITY, 0.0);
+    for (a, b) in found.vectors.chunks_exact(found.dim).zip(golden.vectors.chunks_exact(found.dim)) {
+        largest = a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(largest, f32::max);
+        let cosine = cosine(a, b);
+        least = least.min(cosine);
+        sum += cosine;
+    }
+    let mean = sum / golden.texts.len() as f64;
+    let passed = match dtype {
+        Dtype::F32 => largest <= 1e-5 && least >= 0.999_999,
+        _ => least >= 0.999 && mean >= 0.9999,
+    };
+    let arithmetic = engine.encoder()?.report().arithmetic;
+    let texts = golden.texts.len();
+    let text = format!(
+        "{texts} texts by {arithmetic}: largest difference {largest:.1e}, cosine {least:.7} at least, {mean:.7} in the mean"
+    );
+    Ok(verdict(passed && found.vectors.iter().all(|x| x.is_finite()), text))
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+fn batch_invariance(engine: &Engine) -> Result<Outcome> {
+    const THREADS: usize = 4;
+    let texts = crate::golden::golden().texts;
+    let expected = engine.embed_batch(&texts)?;
+    let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let expected: Vec<_> = expected.vectors.chunks_exact(expected.dim).map(bits).collect();
+    let mut differs = None;
+    let mut compare = |how: &str, order: &[usize], vectors: &[f32], dim: usize| {
+        for (at, vector) in order.iter().zip(vectors.chunks_exact(dim)) {
+            if bits(vector) != expected[*at] {
+                differs = Some(format!("text {at} {how}"));
+            }
+        }
+    };
+    for (at, text) in texts.iter().enumerate() {
+        let alone = engine.embed(text)?;
+        compare("alone", &[at], &alone, alone.len());
+    }
+    let backwards: Vec<usize> = (0..texts.len()).rev().collect();
+    let reversed: Vec<&String> = backwards.iter().map(|&i| &texts[i]).collect();
+    let all = std::thread::scope(|scope| {
+        let embed = || engine.embed_batch(&reversed);
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(embed)).collect();
+        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+    });
+    for result in all {
+        let Ok(embedded) = result else {
+            return Ok(Outcome::Fail { found: "a thread panicked".to_owned() });
+        };
+        let embedded = embedded?;
+        compare("backwards, by threads at once", &backwards, &embedded.vectors, embedded.dim);
+    }
+    Ok(match differs {
+        Some(found) => Outcome::Fail { found: format!("other bits: {found}") },
+        None => Outcome::Pass {
+            found: format!("{} texts alone, and backwards from {THREADS} threads at once", texts.len()),
+        },
+    })
+}
