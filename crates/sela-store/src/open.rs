@@ -1,12 +1,13 @@
 //! Creating and opening a collection, and loading its catalog.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::bits;
-use crate::catalog::{Access, CATALOG, CATALOG_FILES, Catalog, State, is_unwritable};
+use crate::catalog::{Access, CATALOG, CATALOG_FILES, Catalog, LOG, State, is_unwritable};
 use crate::collection::{Collection, Shown, Watch, Writer, lock};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
@@ -53,12 +54,11 @@ impl Collection {
         }
         create_folder(disk, &dir.join(SEGMENTS))?;
         sync_dir(disk, dir)?;
-        let catalog = Catalog::connect(dir, options, Access::Create)?;
-        catalog.begin()?;
-        catalog.create_tables(schema)?;
-        catalog.commit().map_err(|failure| failure.error)?;
-        sync_dir(disk, dir)?;
-        drop(catalog);
+        if let Err(error) = create_catalog(dir, schema, options) {
+            // Nothing may build on files of which it is unknown whether they reached the disk.
+            let _ = remove_catalog(disk, dir);
+            return Err(error);
+        }
         Self::open_locked(dir, options, Some(lock))
     }
 
@@ -81,6 +81,9 @@ impl Collection {
 
     fn open_locked(dir: &Path, options: &Options, lock: Option<Arc<dyn DiskFile>>) -> Result<Self> {
         let options = options.clamped();
+        if !options.read_only {
+            settle_log(&options.disk, dir)?;
+        }
         let (catalog, access) = connect(dir, &options)?;
         let schema = catalog.schema()?;
         let version = catalog.data_version()?;
@@ -88,6 +91,8 @@ impl Collection {
         let (writer, watch) = if options.read_only {
             (None, Some(Watch { catalog, version }))
         } else {
+            // SQLite made its log by now, and ignores it when that log's name cannot be synced.
+            sync_dir(&options.disk, dir)?;
             sweep(&options.disk, dir, &loaded.picture)?;
             let state = loaded.state;
             let writer = Writer {
@@ -174,6 +179,20 @@ pub(crate) fn refuse_absent(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
     Ok(())
 }
 
+fn create_catalog(dir: &Path, schema: &Schema, options: &Options) -> Result<()> {
+    let catalog = Catalog::connect(dir, options, Access::Create)?;
+    catalog.begin()?;
+    let committed = catalog
+        .create_tables(schema)
+        .and_then(|()| catalog.commit().map_err(|failure| failure.error))
+        .and_then(|()| sync_dir(&options.disk, dir));
+    if committed.is_err() {
+        catalog.rollback();
+        catalog.keep_log_on_close();
+    }
+    committed
+}
+
 /// Opens the catalog of an existing collection as the options ask, and checks its version.
 pub(crate) fn connect(dir: &Path, options: &Options) -> Result<(Catalog, Access)> {
     let try_as = |access| {
@@ -188,7 +207,7 @@ pub(crate) fn connect(dir: &Path, options: &Options) -> Result<(Catalog, Access)
         Err(error) if is_unwritable(&error) => {
             // A log cannot be shared on a file system that cannot be written; without one, the
             // database is all there is.
-            let log = dir.join("catalog.sqlite-wal");
+            let log = dir.join(LOG);
             let length = options
                 .disk
                 .open(&log, OpenMode::Read)
@@ -351,6 +370,40 @@ impl FreshParts<'_> {
     }
 }
 
+/// Makes what can be read of the catalog's log stable, before anything rests on it.
+///
+/// A writer that was killed may have left a transaction that was never synced; it is seen from
+/// now on, so it must not be lost any more. After a failed sync the system may have lost bytes
+/// that it still shows and takes for written: only writing them again brings them to the disk.
+fn settle_log(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let path = dir.join(LOG);
+    let failed = |action| {
+        let path = path.clone();
+        move |error| Error::io(action, &path, error)
+    };
+    if !disk.exists(&path).map_err(failed("find"))? {
+        return Ok(());
+    }
+    let file = disk
+        .open(&path, OpenMode::ReadWrite)
+        .map_err(failed("open"))?;
+    let length = file.len().map_err(failed("read"))?;
+    let mut piece = vec![0; PIECE.min(length) as usize];
+    let mut offset = 0;
+    while offset < length {
+        let piece = &mut piece[..PIECE.min(length - offset) as usize];
+        file.read_at(piece, offset).map_err(failed("read"))?;
+        match file.write_at(piece, offset) {
+            // Where overwriting takes room and there is none, the sync must do.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
+            written => written.map_err(failed("write"))?,
+        }
+        offset += piece.len() as u64;
+    }
+    file.sync().map_err(failed("sync"))
+}
+
 /// Removes segment files that the catalog does not name.
 fn sweep(disk: &Arc<dyn Disk>, dir: &Path, picture: &Picture) -> Result<()> {
     let folder = dir.join(SEGMENTS);
@@ -458,6 +511,10 @@ fn sweep_unfinished(dir: &Path, options: &Options) -> Result<()> {
             name,
         });
     }
+    remove_catalog(disk, dir)
+}
+
+fn remove_catalog(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
     for name in CATALOG_FILES {
         let path = dir.join(name);
         if disk

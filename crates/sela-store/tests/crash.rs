@@ -13,14 +13,11 @@ mod sim;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sela_store::{Collection, Fields, Op};
 use sim::history::{FOLDER, Run, State, life, options, row, rows_of, schema};
-use sim::{Cut, Depth, Mount, Replay, SimDisk, Tree, fault_of_disk, fault_of_image};
-
-/// After this long no further subsets are drawn; the crashes every run makes are not cut short.
-const PATIENCE: Duration = Duration::from_secs(30);
+use sim::{Cut, Depth, Mount, Replay, SimDisk, Tree, fault_of_disk, fault_of_image, patience};
 
 /// Positions are visited in this many rounds, so that a short run still covers them evenly.
 const ROUNDS: usize = 16;
@@ -103,7 +100,7 @@ fn unsynced_writes_torn_dropped_and_reordered() {
     let run = recorded();
     let log = run.disk.log();
     let images = AtomicUsize::new(0);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience(30);
     on_all_cores(|core, cores| {
         for round in (core..ROUNDS).step_by(cores) {
             // Rounds in an order that keeps what was visited evenly spread.
@@ -133,7 +130,7 @@ fn a_second_crash_while_recovering_from_the_first() {
     let run = recorded();
     let log = run.disk.log();
     let images = AtomicUsize::new(0);
-    let end = Instant::now() + PATIENCE / 2;
+    let end = Instant::now() + patience(15);
     on_all_cores(|core, cores| {
         let mut replay = Replay::new(Tree::default(), &log);
         for at in (core * 37..=log.len()).step_by(37 * cores) {
@@ -184,7 +181,7 @@ fn power_cut_after_a_kill_and_a_reopening() {
     let run = recorded();
     let log = run.disk.log();
     let images = AtomicUsize::new(0);
-    let end = Instant::now() + PATIENCE / 2;
+    let end = Instant::now() + patience(15);
     on_all_cores(|core, cores| {
         for round in (core..ROUNDS).step_by(cores) {
             for at in ((round * 7) % ROUNDS..=log.len()).step_by(ROUNDS) {

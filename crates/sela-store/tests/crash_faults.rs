@@ -12,14 +12,11 @@ mod sim;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sela_store::{Collection, Error, Op, Options};
 use sim::history::{Act, Model, Run, State, in_full, options, row, rows_of, short_life};
-use sim::{Cut, Depth, Fault, Plan, Replay, SimDisk, Tree, fault_of_image};
-
-/// After this long for one kind of fault, operations are sampled.
-const PATIENCE: Duration = Duration::from_secs(12);
+use sim::{Cut, Depth, Fault, Plan, Replay, SimDisk, Tree, fault_of_image, patience};
 
 /// The kinds of errors met, for the summary.
 type Tally = BTreeMap<String, usize>;
@@ -282,11 +279,12 @@ struct Outcome {
     failures: Vec<String>,
 }
 
-/// Lives once for every operation, or for as many evenly spread ones as patience allows.
+/// Lives once for every operation, or for as many evenly spread ones as patience allows (which
+/// is all of them on a machine with nothing else to do).
 fn fail_each(fault: Fault, on: bool) {
     let operations = operations(fault);
     let shared = Mutex::new(Outcome::default());
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience(12);
     // A step that is coprime to the count visits each operation once, evenly from the start.
     let step = (operations * 5 / 8..)
         .find(|step| gcd(*step, operations) == 1)

@@ -32,3 +32,13 @@ pub(crate) use replay::{Cut, Replay};
 pub(crate) use rng::Rng;
 pub(crate) use tree::{Op, Tree};
 pub(crate) use vfs::VFS;
+
+/// How long a test may draw further cases: `SELA_CRASH_SECONDS` when it is set (a long night finds
+/// more), otherwise `seconds`.
+pub(crate) fn patience(seconds: u64) -> std::time::Duration {
+    let asked = std::env::var("SELA_CRASH_SECONDS").ok();
+    let seconds = asked
+        .and_then(|asked| asked.parse().ok())
+        .unwrap_or(seconds);
+    std::time::Duration::from_secs(seconds)
+}

@@ -311,6 +311,9 @@ fn apply(tree: &mut Tree, op: &Op, fate: Fate) {
 }
 
 /// Writes some of the sectors that a write covers, junk into some others.
+///
+/// A sector that already holds what is written keeps it: whoever adds to a sector, as every log
+/// does, rests on what was there before.
 fn tear(tree: &mut Tree, ino: Ino, offset: u64, bytes: &[u8], rng: &mut Rng, junk: bool) {
     let end = offset + bytes.len() as u64;
     let Ok(file) = tree.file(ino) else { return };
@@ -322,13 +325,20 @@ fn tear(tree: &mut Tree, ino: Ino, offset: u64, bytes: &[u8], rng: &mut Rng, jun
     while at < end {
         let next = (at / SECTOR * SECTOR + SECTOR).min(end);
         let sector = &bytes[(at - offset) as usize..(next - offset) as usize];
+        let same = holds(tree, ino, at, sector);
         if rng.chance(50) {
             tree.write(ino, at, sector);
-        } else if junk && rng.chance(30) {
+        } else if junk && !same && rng.chance(30) {
             let mut noise = vec![0; sector.len()];
             rng.fill(&mut noise);
             tree.write(ino, at, &noise);
         }
         at = next;
     }
+}
+
+fn holds(tree: &Tree, ino: Ino, offset: u64, bytes: &[u8]) -> bool {
+    let start = offset as usize;
+    let file = tree.file(ino).ok();
+    file.and_then(|file| file.get(start..start + bytes.len())) == Some(bytes)
 }
