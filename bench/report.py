@@ -23,7 +23,8 @@ def figures(index, contender, results):
         for name, field, unit, _ in FIELDS:
             if result["name"] == name and result.get(field) is not None:
                 entries.append({
-                    "round": index, "contender": contender, "workload": name, "rows": result.get("rows"),
+                    "round": index, "contender": contender, "workload": name,
+                    "rows": result.get("rows") if name.startswith("search") else None,
                     "field": field, "unit": unit, "value": result[field],
                 })
     return entries
