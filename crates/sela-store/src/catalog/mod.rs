@@ -18,13 +18,11 @@ use crate::model::Options;
 
 /// The catalog's file name.
 pub(crate) const CATALOG: &str = "catalog.sqlite";
+/// The database's log.
+pub(crate) const LOG: &str = "catalog.sqlite-wal";
 /// The catalog's file and those SQLite puts beside it.
-pub(crate) const CATALOG_FILES: [&str; 4] = [
-    CATALOG,
-    "catalog.sqlite-wal",
-    "catalog.sqlite-shm",
-    "catalog.sqlite-journal",
-];
+pub(crate) const CATALOG_FILES: [&str; 4] =
+    [CATALOG, LOG, "catalog.sqlite-shm", "catalog.sqlite-journal"];
 /// `application_id` of a catalog: "SELA".
 const APPLICATION_ID: i64 = 0x5345_4c41;
 /// The newest format this version reads and the one it writes.
