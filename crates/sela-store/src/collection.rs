@@ -238,6 +238,12 @@ impl Collection {
     }
 }
 
+const _: fn() = || {
+    fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<Collection>();
+    shared_between_threads::<View>();
+};
+
 /// Takes a mutex, also one whose holder panicked: what it guards is changed in one step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -30,8 +30,8 @@ impl Collection {
     /// Moves all fresh rows into a segment.
     ///
     /// # Errors
-    /// [`crate::Error::DiskFull`], [`Error::ReadOnly`], [`Error::Poisoned`], and what the file system
-    /// brings; the rows then stay where they are.
+    /// [`crate::Error::DiskFull`], [`crate::Error::ReadOnly`], [`crate::Error::Poisoned`], and
+    /// what the file system brings; the rows then stay where they are.
     pub fn seal(&self) -> Result<Maintained> {
         let mut writer = self.writer()?;
         self.seal_locked(&mut writer)
@@ -228,24 +228,7 @@ impl Collection {
         }
         writer.state = state;
 
-        let mut shown = self.shown_mut();
-        let shown = &mut *shown;
-        let now = Arc::make_mut(&mut shown.picture);
-        let mut index = 0;
-        now.parts.retain(|_| {
-            index += 1;
-            !chosen.contains(&(index - 1))
-        });
-        now.sealed -= removed.len();
-        for segment in &made.segments {
-            let live = bits::ones(segment.rows());
-            now.parts
-                .insert(now.sealed, Part::sealed(Arc::clone(segment), live));
-            now.sealed += 1;
-        }
-        if fresh {
-            shown.index.clear();
-        }
+        self.show(chosen, &made);
         for number in removed.iter().filter_map(|part| part.segment()) {
             // Views that still show it keep the mapped bytes; what cannot be removed now is
             // swept at the next open.
@@ -257,6 +240,32 @@ impl Collection {
         writer.log_bytes += 4 << 20;
         self.checkpoint_if_due(writer);
         Ok(())
+    }
+
+    /// Lets readers see new segments in place of the parts whose rows they hold.
+    fn show(&self, chosen: &[usize], made: &Made) {
+        let mut shown = self.shown_mut();
+        let shown = &mut *shown;
+        let now = Arc::make_mut(&mut shown.picture);
+        let mut index = 0;
+        now.parts.retain(|_| {
+            index += 1;
+            !chosen.contains(&(index - 1))
+        });
+        now.sealed = now
+            .parts
+            .iter()
+            .filter(|part| part.segment().is_some())
+            .count();
+        for segment in &made.segments {
+            let live = bits::ones(segment.rows());
+            now.parts
+                .insert(now.sealed, Part::sealed(Arc::clone(segment), live));
+            now.sealed += 1;
+        }
+        if now.parts.len() == now.sealed {
+            shown.index.clear();
+        }
     }
 
     fn discard(&self, made: &Made) {

@@ -280,6 +280,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
+    fn filters_survive_json(filter in filters()) {
+        let json = serde_json::to_string(&filter).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Filter>(&json).unwrap(), filter);
+    }
+
+    #[test]
     fn any_history_answers_like_a_map(
         steps in prop::collection::vec((steps(), filters()), 1..14),
         half in any::<bool>(),
