@@ -436,6 +436,79 @@ fn a_full_disk_recovers_by_itself() {
     println!("{refused} full disks");
 }
 
+/// Every kind of work on a disk with only `spare` bytes left: refused and taken up again.
+fn squeezed(spare: u64) -> Tally {
+    let plan = Plan {
+        fault: Fault::NoSpace { short: true },
+        nth: u64::MAX,
+        on: false,
+    };
+    let mut trial = Trial::new(plan);
+    trial
+        .run
+        .create()
+        .unwrap_or_else(|error| panic!("{}", in_full(&error)));
+    for act in short_life() {
+        let before = trial.run.model();
+        let states = trial.run.states.len();
+        trial
+            .run
+            .disk
+            .set_capacity_bytes(Some(trial.run.disk.used_bytes() + spare));
+        let Err(error) = trial.run.act(&act) else {
+            continue;
+        };
+        *trial
+            .tally
+            .entry(kind_of(name_of(&act), &error))
+            .or_default() += 1;
+        let checked = match trial.run.collection {
+            Some(_) => {
+                assert!(
+                    matches!(error, Error::DiskFull { .. }),
+                    "{spare}: {}",
+                    in_full(&error)
+                );
+                trial.reads_go_on(&before)
+            }
+            None => Ok(()),
+        };
+        checked.unwrap_or_else(|fault| panic!("spare {spare}, {}: {fault}", name_of(&act)));
+        trial.forget_failed(states);
+        trial.run.disk.set_capacity_bytes(None);
+        let retry = match act {
+            Act::Snapshot(_) => Act::Snapshot("copy-again"),
+            other => other,
+        };
+        trial
+            .run
+            .act(&retry)
+            .unwrap_or_else(|again| panic!("spare {spare}: {}", in_full(&again)));
+    }
+    trial
+        .crash_here("in the end")
+        .unwrap_or_else(|fault| panic!("spare {spare}: {fault}"));
+    trial.tally
+}
+
+#[test]
+fn every_kind_of_work_on_a_full_disk() {
+    let mut tally = Tally::new();
+    for spare in (0..180_000).step_by(4_801) {
+        for (kind, count) in squeezed(spare) {
+            *tally.entry(kind).or_default() += count;
+        }
+    }
+    println!("met {tally:?}");
+    let refused = |act: &str| tally.keys().any(|kind| kind.starts_with(act));
+    assert!(
+        ["write", "bulk", "seal", "compact"]
+            .into_iter()
+            .all(refused),
+        "{tally:?}"
+    );
+}
+
 /// On a read-only disk a writer is refused clearly and a reader sees everything.
 #[test]
 fn a_read_only_disk() {

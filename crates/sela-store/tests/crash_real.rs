@@ -249,6 +249,65 @@ fn a_read_only_file_system_after_a_kill() {
     check_rows(&again, 0..rows);
 }
 
+/// How many locks this process holds on a file, as far as the system tells.
+fn locks_on(path: &Path) -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        let file = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).ok()?);
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let (file, process) = (format!(":{file}"), std::process::id().to_string());
+        let ours = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            words.contains(&process.as_str()) && words.iter().any(|word| word.ends_with(&file))
+        };
+        Some(locks.lines().filter(ours).count())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// A process that opens a file by itself and closes it loses every lock that SQLite holds on that
+/// file for it, and another process may then take the log away under the writer.
+#[test]
+fn nothing_drops_the_locks_of_the_catalog() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path().join("notes");
+    let collection = Collection::create(&folder, &schema(), &options()).expect("creates");
+    collection.write(&batch(0)).expect("writes");
+    let catalog = folder.join("catalog.sqlite");
+    let Some(before @ 1..) = locks_on(&catalog) else {
+        println!("not run: the system does not tell which files are locked");
+        return;
+    };
+    let calls: [(&str, &dyn Fn()); 7] = [
+        ("info", &|| drop(collection.info().expect("tells"))),
+        ("get", &|| {
+            drop(collection.get(&[Id::Num(1)], Fields::ALL).expect("gets"))
+        }),
+        ("seal", &|| drop(collection.seal().expect("seals"))),
+        ("compact", &|| drop(collection.compact().expect("compacts"))),
+        ("verify", &|| drop(collection.verify().expect("verifies"))),
+        ("snapshot", &|| {
+            collection
+                .snapshot(&folder.with_extension("copy"))
+                .expect("copies")
+        }),
+        ("a second writer", &|| {
+            drop(Collection::open(&folder, &options()).expect_err("is locked"))
+        }),
+    ];
+    for (name, call) in calls {
+        call();
+        assert!(
+            locks_on(&catalog) >= Some(before),
+            "{name} dropped the locks of the catalog"
+        );
+    }
+}
+
 /// The variable that tells the test below to be the writer.
 const CHILD: &str = "SELA_CRASH_TEST_FOLDER";
 
