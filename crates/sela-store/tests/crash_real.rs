@@ -282,21 +282,18 @@ fn nothing_drops_the_locks_of_the_catalog() {
         println!("not run: the system does not tell which files are locked");
         return;
     };
-    let calls: [(&str, &dyn Fn()); 7] = [
-        ("info", &|| drop(collection.info().expect("tells"))),
+    let copy = folder.with_extension("copy");
+    let calls: [(&str, &dyn Fn() -> bool); 7] = [
+        ("info", &|| collection.info().is_ok()),
         ("get", &|| {
-            drop(collection.get(&[Id::Num(1)], Fields::ALL).expect("gets"))
+            collection.get(&[Id::Num(1)], Fields::ALL).is_ok()
         }),
-        ("seal", &|| drop(collection.seal().expect("seals"))),
-        ("compact", &|| drop(collection.compact().expect("compacts"))),
-        ("verify", &|| drop(collection.verify().expect("verifies"))),
-        ("snapshot", &|| {
-            collection
-                .snapshot(&folder.with_extension("copy"))
-                .expect("copies")
-        }),
+        ("seal", &|| collection.seal().is_ok()),
+        ("compact", &|| collection.compact().is_ok()),
+        ("verify", &|| collection.verify().is_ok()),
+        ("snapshot", &|| collection.snapshot(&copy).is_ok()),
         ("a second writer", &|| {
-            drop(Collection::open(&folder, &options()).expect_err("is locked"))
+            Collection::open(&folder, &options()).is_err()
         }),
     ];
     for (name, call) in calls {
