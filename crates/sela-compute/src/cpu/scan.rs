@@ -5,17 +5,19 @@ compile_error!("stored rows are little-endian and are read as they are");
 
 mod best;
 mod kernels;
+mod padded;
 mod sums;
+mod tile;
 mod work;
 
 use std::sync::Arc;
 
 use self::kernels::Kernels;
-use self::work::{Group, Packed};
+use self::padded::Padded;
+use self::work::Packed;
 use crate::cpu::pool::Pool;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::reference::{self, LANES};
 use crate::scan::{Block, Found, Queries, Record, Scan, Scanning, Seqs};
 
 /// Exact search on the CPU.
@@ -126,7 +128,7 @@ impl Scan for CpuScan {
     fn begin<'a>(&'a self, queries: Queries<'a>) -> Result<CpuScanning<'a>, Error> {
         Ok(CpuScanning {
             scan: self,
-            packed: pack(queries)?,
+            packed: pack(&self.kernels, queries)?,
             blocks: Vec::new(),
         })
     }
@@ -187,32 +189,26 @@ fn limit(what: &'static str, value: usize, limit: usize) -> Result<(), Error> {
 }
 
 /// Checks queries and lays them out for the kernels.
-fn pack(queries: Queries<'_>) -> Result<Packed, Error> {
+fn pack(kernels: &Kernels, queries: Queries<'_>) -> Result<Packed, Error> {
     let Queries {
         vectors,
         dim,
         metric,
         k,
     } = queries;
-    if dim == 0 || k == 0 {
-        let what = if dim == 0 {
-            "numbers in a vector (at least 1)"
-        } else {
-            "k (at least 1)"
-        };
-        let limit = if dim == 0 {
-            CpuScan::DIM_MAX
-        } else {
-            CpuScan::K_MAX
-        };
-        return Err(Error::Limit {
-            what,
-            value: 0,
-            limit,
-        });
+    for (what, value, most) in [
+        ("numbers in a vector (at least 1)", dim, CpuScan::DIM_MAX),
+        ("k (at least 1)", k, CpuScan::K_MAX),
+    ] {
+        if value == 0 {
+            return Err(Error::Limit {
+                what,
+                value,
+                limit: most,
+            });
+        }
+        limit(what, value, most)?;
     }
-    limit("numbers in a vector", dim, CpuScan::DIM_MAX)?;
-    limit("k", k, CpuScan::K_MAX)?;
     let count = vectors.len().div_ceil(dim);
     if vectors.len() != count * dim {
         let (expected, found) = (count * dim, vectors.len());
@@ -227,41 +223,45 @@ fn pack(queries: Queries<'_>) -> Result<Packed, Error> {
         count.saturating_mul(k),
         CpuScan::FOUND_MAX,
     )?;
-    let stride = dim.div_ceil(LANES);
-    let mut groups = vec![Group([0.0; LANES]); count * stride];
-    let mut norms = Vec::with_capacity(count);
-    for (q, vector) in vectors.chunks_exact(dim).enumerate() {
-        if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
-            let (what, value) = (format!("query {q}"), vector[position]);
-            return Err(Error::NotFinite {
-                what,
-                position,
-                value,
-            });
-        }
-        let norm = vector
-            .iter()
-            .map(|x| f64::from(*x).powi(2))
-            .sum::<f64>()
-            .sqrt();
-        if norm > CpuScan::NORM_MAX {
-            let (value, limit) = (norm as usize, CpuScan::NORM_MAX as usize);
-            return Err(Error::Limit {
-                what: "the norm of a query",
-                value,
-                limit,
-            });
-        }
-        norms.push(reference::norm(vector));
-        for (numbers, group) in vector.chunks(LANES).zip(&mut groups[q * stride..]) {
-            group.0[..numbers.len()].copy_from_slice(numbers);
-        }
-    }
-    Ok(Packed {
+    let mut packed = Packed {
         dim,
         metric,
         k,
-        groups,
-        norms,
+        queries: Padded::new(dim, count),
+        norms: Vec::new(),
+    };
+    for (q, vector) in vectors.chunks_exact(dim).enumerate() {
+        packed.queries.get_mut(q)[..dim].copy_from_slice(vector);
+        // SAFETY: `CpuScan` was made for an instruction set that this CPU has.
+        let norm = unsafe { kernels.norm(packed.queries.get(q)) };
+        check_norm(q, vector, norm)?;
+        packed.norms.push(norm);
+    }
+    Ok(packed)
+}
+
+/// Refuses a query whose norm is beyond the limit or, by what it holds, no number at all.
+fn check_norm(query: usize, vector: &[f32], norm: f32) -> Result<(), Error> {
+    if f64::from(norm) <= CpuScan::NORM_MAX {
+        return Ok(());
+    }
+    if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
+        let (what, value) = (format!("query {query}"), vector[position]);
+        return Err(Error::NotFinite {
+            what,
+            position,
+            value,
+        });
+    }
+    let norm = vector
+        .iter()
+        .map(|x| f64::from(*x).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    let (what, value) = ("the norm of a query", norm as usize);
+    Err(Error::Limit {
+        what,
+        value,
+        limit: CpuScan::NORM_MAX as usize,
     })
 }

@@ -1,21 +1,21 @@
-//! The kernels of exact search: canonical sums of a strip of rows against a group of queries.
-//!
-//! A tile keeps the sixteen virtual lanes of `NA` queries times `NR` rows in registers, so each
-//! number read takes part in several pairs. Every pair has accumulators of its own and every sum
-//! the canonical tree, so the bits of a score do not depend on the tile it was computed in.
+//! The kernels of exact search: the ranks of a strip of rows for a group of queries, and the
+//! table of them that a search is given.
 
+use super::padded::Padded;
 use super::sums::Sums;
-use crate::cpu::lanes::{Lanes, plain::Plain};
+use super::tile::{Ahead, Cosine, Dot, L2, Number, Rows, Rule, TILE_ROWS_MAX, Tails, pass};
+use crate::cpu::lanes::plain::Plain;
 use crate::isa::Isa;
 use crate::reference::LANES;
 use crate::scan::{Metric, Record};
 
 /// Most rows in a strip.
 pub(super) const STRIP_ROWS: usize = 64;
-/// Numbers between two queries' scores: a strip, rounded up to whole tiles, and a tile's slack.
-pub(super) const SCORES_STRIDE: usize = STRIP_ROWS + 8;
-/// Bytes of a strip's rows, widened to f32, when many queries share it: they stay in the
-/// first-level cache beside the queries of a tile.
+/// Rows of a strip with those that fill up its last tile, and numbers between the ranks of two
+/// queries: a multiple of eight.
+pub(super) const STRIP_ROOM: usize = STRIP_ROWS + 8;
+/// Bytes of a strip's rows when several queries share it: they stay in the first-level cache
+/// beside the queries of a tile.
 const STRIP_BYTES: usize = 24 << 10;
 /// The same for one query, which only hands over less often with more.
 const STREAM_BYTES: usize = 128 << 10;
@@ -23,39 +23,42 @@ const STREAM_BYTES: usize = 128 << 10;
 /// Some rows and some queries to be compared.
 pub(super) struct Strip<'a> {
     /// The rows' first bytes: `len` of them, then the last one three times more, for whole tiles.
-    pub(super) rows: &'a [*const u8; SCORES_STRIDE],
-    /// Number of rows, at least one.
+    pub(super) rows: &'a [*const u8; STRIP_ROOM],
+    /// Number of rows, at least one, at most `STRIP_ROWS`.
     pub(super) len: usize,
+    /// What will probably be read next.
+    pub(super) ahead: &'a [u8],
     /// Numbers in a vector.
     pub(super) dim: usize,
-    /// Queries, each filled up with zeros to a multiple of sixteen.
-    pub(super) queries: &'a [[f32; LANES]],
+    /// All queries; this group is `norms.len()` of them.
+    pub(super) queries: &'a Padded,
+    /// The group's first query.
+    pub(super) first: usize,
     /// The queries' canonical norms.
     pub(super) norms: &'a [f32],
     /// For each query, the rank below which a row is of no interest.
     pub(super) thresholds: &'a [f32],
-    /// Where the ranks go, `SCORES_STRIDE` for each query.
+    /// Where the ranks go, `STRIP_ROOM` for each query.
     pub(super) ranks: &'a mut [f32],
     /// For each query, whether any rank reaches the threshold.
     pub(super) hits: &'a mut [bool],
-    /// Room for the strip's rows in f32, filled up with zeros to a multiple of sixteen.
-    pub(super) wide: &'a mut Vec<[f32; LANES]>,
 }
 
-/// Ranks a strip's rows for a group of queries.
+/// Ranks a strip's rows for a group of queries; the other argument is room for the rows' tails.
 ///
 /// # Safety
 ///
 /// The CPU has the instruction set; each of the first `len + 3` of `rows` points to `dim` numbers
-/// of the record; `queries` holds `norms.len() * ceil(dim / 16)` groups; `thresholds` and `hits`
-/// are as long as `norms`, `ranks` `SCORES_STRIDE` times that.
-pub(super) type StripFn = unsafe fn(Strip<'_>);
+/// of the record; `queries` holds the group's, of `dim` numbers; `thresholds` and `hits` are as
+/// long as `norms`, `ranks` `STRIP_ROOM` times that.
+pub(super) type StripFn = unsafe fn(Strip<'_>, &mut Tails<STRIP_ROOM>);
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Kernels {
     strips: [[StripFn; 3]; 2],
-    /// Rows are padded to a multiple of this many.
+    norm: unsafe fn(&[f32]) -> f32,
+    /// Rows of a tile.
     tile_rows: usize,
 }
 
@@ -89,6 +92,17 @@ impl Kernels {
         self.strips[record][metric]
     }
 
+    /// The canonical norm of a vector filled up with zeros to a multiple of sixteen.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has the instruction set.
+    pub(super) unsafe fn norm(&self, vector: &[f32]) -> f32 {
+        assert!(vector.len().is_multiple_of(LANES), "a padded vector");
+        // SAFETY: the caller's promise and the line above.
+        unsafe { (self.norm)(vector) }
+    }
+
     /// How many rows a strip should have.
     pub(super) fn strip_rows(&self, dim: usize, queries: usize) -> usize {
         // The rows of a single query are not used again.
@@ -102,297 +116,50 @@ impl Kernels {
     }
 }
 
-/// How stored numbers are read.
-trait Number: Copy {
-    const ZERO: Self;
-
-    /// Loads a register of them, widened to f32.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Lanes`].
-    unsafe fn load<V: Lanes>(from: *const Self) -> V;
-}
-
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-
-    #[inline(always)]
-    unsafe fn load<V: Lanes>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load(from) }
-    }
-}
-
-impl Number for u16 {
-    const ZERO: Self = 0;
-
-    #[inline(always)]
-    unsafe fn load<V: Lanes>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load_f16(from) }
-    }
-}
-
-/// What a metric sums up, and how a sum becomes a rank: the larger, the nearer.
-trait Rule {
-    /// Whether ranks need the rows' norms.
-    const NORM: bool = false;
-
-    /// # Safety
-    ///
-    /// As for [`Lanes`].
-    unsafe fn term<V: Lanes>(query: V, row: V, sum: V) -> V;
-
-    fn rank(sum: f32, query_norm: f32, row_norm: f32) -> f32;
-}
-
-struct Cosine;
-struct Dot;
-struct L2;
-
-impl Rule for Cosine {
-    const NORM: bool = true;
-
-    #[inline(always)]
-    unsafe fn term<V: Lanes>(query: V, row: V, sum: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { query.fma(row, sum) }
-    }
-
-    #[inline(always)]
-    fn rank(sum: f32, query_norm: f32, row_norm: f32) -> f32 {
-        let norms = query_norm * row_norm;
-        if norms == 0.0 { 0.0 } else { sum / norms }
-    }
-}
-
-impl Rule for Dot {
-    #[inline(always)]
-    unsafe fn term<V: Lanes>(query: V, row: V, sum: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { query.fma(row, sum) }
-    }
-
-    #[inline(always)]
-    fn rank(sum: f32, _: f32, _: f32) -> f32 {
-        sum
-    }
-}
-
-impl Rule for L2 {
-    #[inline(always)]
-    unsafe fn term<V: Lanes>(query: V, row: V, sum: V) -> V {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let difference = query.sub(row);
-            difference.fma(difference, sum)
-        }
-    }
-
-    #[inline(always)]
-    fn rank(sum: f32, _: f32, _: f32) -> f32 {
-        -sum.sqrt()
-    }
-}
-
-/// Sixteen numbers of each query and row of a tile. With `NORM` the last set of sums is of the
-/// rows with themselves, and the last query is not read.
-///
-/// # Safety
-///
-/// As for [`Lanes`]; the pointers have sixteen numbers each.
-#[inline(always)]
-unsafe fn step<
-    V: Sums,
-    T: Number,
-    M: Rule,
-    const NV: usize,
-    const NA: usize,
-    const NR: usize,
-    const NORM: bool,
->(
-    sums: &mut [[[V; NV]; NR]; NA],
-    queries: [*const f32; NA],
-    rows: [*const T; NR],
-) {
-    for h in 0..NV {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let mut numbers = [V::splat(0.0); NR];
-            for r in 0..NR {
-                numbers[r] = T::load(rows[r].add(h * V::LANES));
-            }
-            for a in 0..NA {
-                if NORM && a == NA - 1 {
-                    for r in 0..NR {
-                        sums[a][r][h] = numbers[r].fma(numbers[r], sums[a][r][h]);
-                    }
-                } else {
-                    let query = V::load(queries[a].add(h * V::LANES));
-                    for r in 0..NR {
-                        sums[a][r][h] = M::term(query, numbers[r], sums[a][r][h]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The canonical sums of `NA` queries with `NR` rows, at most four; `out` has room for four
-/// numbers for each query.
-///
-/// # Safety
-///
-/// As for [`Lanes`]; a query has `dim` numbers rounded up to sixteen, a row has `dim`.
-#[inline(always)]
-unsafe fn tile<
-    V: Sums,
-    T: Number,
-    M: Rule,
-    const NV: usize,
-    const NA: usize,
-    const NR: usize,
-    const NORM: bool,
->(
-    queries: [*const f32; NA],
-    rows: &[*const u8],
-    dim: usize,
-    out: [*mut f32; NA],
-) {
-    const { assert!(NV * V::LANES == LANES && NR <= 4) };
-    let mut from = [std::ptr::null::<T>(); NR];
-    for r in 0..NR {
-        from[r] = rows[r].cast();
-    }
-    // SAFETY: the caller's promise; the tail is read from copies filled up with zeros.
-    unsafe {
-        let mut sums = [[[V::splat(0.0); NV]; NR]; NA];
-        let whole = dim / LANES * LANES;
-        let mut at = 0;
-        while at < whole {
-            step::<V, T, M, NV, NA, NR, NORM>(
-                &mut sums,
-                queries.map(|q| q.wrapping_add(at)),
-                from.map(|row| row.add(at)),
-            );
-            at += LANES;
-        }
-        if whole < dim {
-            let mut tails = [[T::ZERO; LANES]; NR];
-            for r in 0..NR {
-                let tail = from[r].add(whole).cast::<u8>();
-                let bytes = (dim - whole) * size_of::<T>();
-                std::ptr::copy_nonoverlapping(tail, tails[r].as_mut_ptr().cast(), bytes);
-            }
-            let mut rows = [std::ptr::null::<T>(); NR];
-            for r in 0..NR {
-                rows[r] = tails[r].as_ptr();
-            }
-            let queries = queries.map(|q| q.wrapping_add(whole));
-            step::<V, T, M, NV, NA, NR, NORM>(&mut sums, queries, rows);
-        }
-        let mut a = 0;
-        while a < NA {
-            // An odd last query goes twice, to the same place.
-            let b = (a + 1).min(NA - 1);
-            let row = |r: usize| r.min(NR - 1);
-            V::sum8(
-                [
-                    V::eight(sums[a][row(0)]),
-                    V::eight(sums[a][row(1)]),
-                    V::eight(sums[a][row(2)]),
-                    V::eight(sums[a][row(3)]),
-                    V::eight(sums[b][row(0)]),
-                    V::eight(sums[b][row(1)]),
-                    V::eight(sums[b][row(2)]),
-                    V::eight(sums[b][row(3)]),
-                ],
-                out[a],
-                out[b],
-            );
-            a += 2;
-        }
-    }
-}
-
-/// A pass of `NA` sets of sums over all rows of a strip.
-///
-/// # Safety
-///
-/// As for [`tile`], for `len` rows rounded up to `NR`; each `out` has room for that many and four.
-#[inline(always)]
-unsafe fn pass<
-    V: Sums,
-    T: Number,
-    M: Rule,
-    const NV: usize,
-    const NA: usize,
-    const NR: usize,
-    const NORM: bool,
->(
-    queries: [*const f32; NA],
-    rows: &[*const u8],
-    len: usize,
-    dim: usize,
-    out: [*mut f32; NA],
-) {
-    for r in (0..len).step_by(NR) {
-        // SAFETY: the caller's promise; what a tile writes too much, the next one overwrites.
-        unsafe {
-            let out = out.map(|to| to.add(r));
-            tile::<V, T, M, NV, NA, NR, NORM>(queries, &rows[r..r + NR], dim, out);
-        }
-    }
-}
-
-/// Turns a query's sums into ranks; whether any reaches the threshold.
+/// Turns a query's sums into ranks; whether any reaches the threshold. Works on whole registers:
+/// a few numbers beyond the strip's may be among them.
 #[inline(always)]
 fn rank<M: Rule>(sums: &mut [f32], query_norm: f32, row_norms: &[f32], threshold: f32) -> bool {
-    let mut hits = 0u32;
-    for (sum, norm) in sums.iter_mut().zip(row_norms) {
-        *sum = M::rank(*sum, query_norm, *norm);
-        hits |= u32::from(*sum >= threshold);
+    let sums = sums.as_chunks_mut::<8>().0;
+    let norms = row_norms.as_chunks::<8>().0;
+    let mut hits = [false; 8];
+    for (sums, norms) in sums.iter_mut().zip(norms) {
+        for i in 0..8 {
+            sums[i] = M::rank(sums[i], query_norm, norms[i]);
+            hits[i] |= sums[i] >= threshold;
+        }
     }
-    hits != 0
+    hits.contains(&true)
 }
 
-/// The strip for one query: rows are read once, from far away, several at a time.
+/// The strip for one query: rows are read once, from far away, several at a time. With `NORM`,
+/// their norms in the same pass.
 ///
 /// # Safety
 ///
 /// As for [`StripFn`].
 #[inline(always)]
-unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(strip: Strip<'_>) {
-    let Strip {
-        rows,
-        len,
-        dim,
-        ranks,
-        ..
-    } = strip;
-    let mut norms = [0f32; SCORES_STRIDE];
-    let query = strip.queries.as_ptr().cast();
-    let out = ranks.as_mut_ptr();
+unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(
+    strip: Strip<'_>,
+    rows: Rows<'_, STRIP_ROOM>,
+) {
+    let mut norms = [0f32; STRIP_ROOM];
+    let query = strip.queries.get(strip.first).as_ptr();
+    let out = strip.ranks.as_mut_ptr();
+    let ahead = &mut Ahead::default();
     // SAFETY: the caller's promise.
     unsafe {
         if M::NORM {
             let queries = [query, std::ptr::null()];
             let out = [out, norms.as_mut_ptr()];
-            pass::<V, T, M, NV, 2, 3, true>(queries, rows, len, dim, out);
-            for norm in &mut norms[..len] {
-                *norm = norm.sqrt();
-            }
+            pass::<V, T, M, NV, 2, 3, true, STRIP_ROOM>(queries, rows, out, ahead);
+            norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
         } else {
-            pass::<V, T, M, NV, 1, 4, false>([query], rows, len, dim, [out]);
+            pass::<V, T, M, NV, 1, 4, false, STRIP_ROOM>([query], rows, [out], ahead);
         }
     }
-    strip.hits[0] = rank::<M>(
-        &mut ranks[..len],
-        strip.norms[0],
-        &norms,
-        strip.thresholds[0],
-    );
+    let ranks = &mut strip.ranks[..strip.len.next_multiple_of(8)];
+    strip.hits[0] = rank::<M>(ranks, strip.norms[0], &norms, strip.thresholds[0]);
 }
 
 /// The strip for several queries: the rows' norms once, then `NQ` queries at a time.
@@ -409,103 +176,49 @@ unsafe fn several<
     const NQ: usize,
     const NR: usize,
 >(
-    strip: &mut Strip<'_>,
-    rows: &[*const u8],
-    dim: usize,
+    strip: Strip<'_>,
+    rows: Rows<'_, STRIP_ROOM>,
 ) {
-    let len = strip.len;
-    let groups = strip.dim.div_ceil(LANES);
-    let mut norms = [0f32; SCORES_STRIDE];
+    let mut norms = [0f32; STRIP_ROOM];
     if M::NORM {
+        let (none, out) = ([std::ptr::null()], [norms.as_mut_ptr()]);
+        let ahead = &mut Ahead::default();
         // SAFETY: the caller's promise; the query is not read.
-        unsafe {
-            let none = [std::ptr::null()];
-            pass::<V, T, M, NV, 1, NR, true>(none, rows, len, dim, [norms.as_mut_ptr()]);
-        }
-        for norm in &mut norms[..len] {
-            *norm = norm.sqrt();
-        }
+        unsafe { pass::<V, T, M, NV, 1, NR, true, STRIP_ROOM>(none, rows, out, ahead) };
+        norms.iter_mut().for_each(|norm| *norm = norm.sqrt());
     }
-    let query = strip.queries.as_ptr();
-    let ranks = strip.ranks.as_mut_ptr();
-    // SAFETY (of both uses): the caller's promise for each query.
-    let at = |q: usize| unsafe { query.add(q * groups).cast::<f32>() };
-    let out = |q: usize| unsafe { ranks.add(q * SCORES_STRIDE) };
+    let count = strip.norms.len();
+    let ahead = &mut Ahead::over(strip.ahead, count.div_ceil(NQ) * strip.len.div_ceil(NR));
+    let at = |q: usize| strip.queries.get(strip.first + q).as_ptr();
     let mut q = 0;
-    while q < strip.norms.len() {
-        let left = strip.norms.len() - q;
-        // SAFETY: the caller's promise; `taken` queries are left.
+    while q < count {
+        let ranks = &mut strip.ranks[q * STRIP_ROOM..];
+        let to = ranks.as_mut_ptr();
+        // SAFETY: the caller's promise; `taken` queries are left, each with room for its ranks.
         let taken = unsafe {
-            if left >= NQ {
-                let mut queries = [at(q); NQ];
-                let mut outs = [out(q); NQ];
+            if count - q >= NQ {
+                let (mut queries, mut out) = ([at(q); NQ], [to; NQ]);
                 for i in 1..NQ {
-                    queries[i] = at(q + i);
-                    outs[i] = out(q + i);
+                    (queries[i], out[i]) = (at(q + i), to.add(i * STRIP_ROOM));
                 }
-                pass::<V, T, M, NV, NQ, NR, false>(queries, rows, len, dim, outs);
+                pass::<V, T, M, NV, NQ, NR, false, STRIP_ROOM>(queries, rows, out, ahead);
                 NQ
-            } else if left >= 2 {
-                let queries = [at(q), at(q + 1)];
-                pass::<V, T, M, NV, 2, NR, false>(queries, rows, len, dim, [out(q), out(q + 1)]);
+            } else if count - q >= 2 {
+                let (queries, out) = ([at(q), at(q + 1)], [to, to.add(STRIP_ROOM)]);
+                pass::<V, T, M, NV, 2, NR, false, STRIP_ROOM>(queries, rows, out, ahead);
                 2
             } else {
-                pass::<V, T, M, NV, 1, NR, false>([at(q)], rows, len, dim, [out(q)]);
+                pass::<V, T, M, NV, 1, NR, false, STRIP_ROOM>([at(q)], rows, [to], ahead);
                 1
             }
         };
-        for i in q..q + taken {
-            // SAFETY: the caller's promise.
-            let sums = unsafe { std::slice::from_raw_parts_mut(out(i), len) };
-            strip.hits[i] = rank::<M>(sums, strip.norms[i], &norms, strip.thresholds[i]);
+        for (i, ranks) in ranks.chunks_exact_mut(STRIP_ROOM).take(taken).enumerate() {
+            let ranks = &mut ranks[..strip.len.next_multiple_of(8)];
+            let (norm, threshold) = (strip.norms[q + i], strip.thresholds[q + i]);
+            strip.hits[q + i] = rank::<M>(ranks, norm, &norms, threshold);
         }
         q += taken;
     }
-}
-
-/// Widens rows to f32, filled up with zeros to groups of sixteen, and points to the copies.
-///
-/// # Safety
-///
-/// As for [`StripFn`].
-#[inline(always)]
-unsafe fn widen<V: Sums, T: Number>(
-    rows: &[*const u8],
-    dim: usize,
-    wide: &mut Vec<[f32; LANES]>,
-) -> [*const u8; SCORES_STRIDE] {
-    let groups = dim.div_ceil(LANES);
-    wide.resize(rows.len() * groups, [0.0; LANES]);
-    let mut copies = [std::ptr::null(); SCORES_STRIDE];
-    for ((row, copy), to) in rows
-        .iter()
-        .zip(&mut copies)
-        .zip(wide.chunks_exact_mut(groups))
-    {
-        *copy = to.as_ptr().cast();
-        let from = row.cast::<T>();
-        for (g, to) in to.iter_mut().enumerate() {
-            let at = g * LANES;
-            // SAFETY: the caller's promise; a last group is read from a copy filled up with zeros.
-            unsafe {
-                let mut tail = [T::ZERO; LANES];
-                let mut group = from.add(at);
-                if dim - at < LANES {
-                    let bytes = (dim - at) * size_of::<T>();
-                    std::ptr::copy_nonoverlapping(
-                        group.cast::<u8>(),
-                        tail.as_mut_ptr().cast(),
-                        bytes,
-                    );
-                    group = tail.as_ptr();
-                }
-                for i in (0..LANES).step_by(V::LANES) {
-                    T::load::<V>(group.add(i)).store(to.as_mut_ptr().add(i));
-                }
-            }
-        }
-    }
-    copies
 }
 
 /// A kernel, over all choices.
@@ -514,28 +227,50 @@ unsafe fn widen<V: Sums, T: Number>(
 ///
 /// As for [`StripFn`].
 #[inline(always)]
-unsafe fn strip<V: Sums, T: Number, M: Rule, const NV: usize, const NQ: usize, const NR: usize>(
-    mut strip: Strip<'_>,
+unsafe fn run<V: Sums, T: Number, M: Rule, const NV: usize, const NQ: usize, const NR: usize>(
+    strip: Strip<'_>,
+    tails: &mut Tails<STRIP_ROOM>,
 ) {
-    let (rows, len, dim) = (strip.rows, strip.len, strip.dim);
-    let queries = strip.norms.len();
-    debug_assert!((1..=STRIP_ROWS).contains(&len));
+    assert!((1..=STRIP_ROWS).contains(&strip.len), "a strip of rows");
     // SAFETY: the caller's promise.
     unsafe {
-        if queries == 1 {
-            single::<V, T, M, NV>(strip);
-        } else if queries <= NQ || (size_of::<T>() == 4 && dim.is_multiple_of(LANES)) {
-            several::<V, T, M, NV, NQ, NR>(&mut strip, rows, dim);
+        tails.copy::<T>(&strip.rows[..strip.len + TILE_ROWS_MAX - 1], strip.dim);
+        let rows = Rows {
+            rows: strip.rows,
+            tails,
+            len: strip.len,
+            dim: strip.dim,
+        };
+        if strip.norms.len() == 1 {
+            single::<V, T, M, NV>(strip, rows);
         } else {
-            let padded = &rows[..len.next_multiple_of(NR)];
-            let copies = widen::<V, T>(padded, dim, strip.wide);
-            let dim = dim.next_multiple_of(LANES);
-            several::<V, f32, M, NV, NQ, NR>(&mut strip, &copies, dim);
+            several::<V, T, M, NV, NQ, NR>(strip, rows);
         }
     }
 }
 
-/// The table of an instruction set: the kernels are instances inside a function that enables it.
+/// The canonical norm of a vector that is a multiple of sixteen long.
+///
+/// # Safety
+///
+/// As for [`Lanes`](crate::cpu::lanes::Lanes).
+#[inline(always)]
+unsafe fn norm<V: Sums, const NV: usize>(vector: &[f32]) -> f32 {
+    let mut sums = [0f32; 8];
+    let (none, out) = ([std::ptr::null()], [sums.as_mut_ptr()]);
+    let (at, tails) = ([vector.as_ptr().cast(); 4], &Tails::new());
+    let rows = Rows {
+        rows: &at,
+        tails,
+        len: 1,
+        dim: vector.len(),
+    };
+    // SAFETY: the caller's promise; the query is not read and the vector has no tail.
+    unsafe { pass::<V, f32, Dot, NV, 1, 1, true, 4>(none, rows, out, &mut Ahead::default()) };
+    sums[0].sqrt()
+}
+
+/// The table of an instruction set: the kernels are instances inside functions that enable it.
 macro_rules! table {
     ($(#[$attribute:meta])* $name:ident, $lanes:ty, $nv:literal, $queries:literal, $rows:literal) => {
         fn $name() -> Kernels {
@@ -543,15 +278,24 @@ macro_rules! table {
             ///
             /// As for [`StripFn`].
             $(#[$attribute])*
-            unsafe fn run<T: Number, M: Rule>(of: Strip<'_>) {
+            unsafe fn strip<T: Number, M: Rule>(of: Strip<'_>, tails: &mut Tails<STRIP_ROOM>) {
                 // SAFETY: the caller's promise; the instruction set is enabled here.
-                unsafe { strip::<$lanes, T, M, $nv, $queries, $rows>(of) }
+                unsafe { run::<$lanes, T, M, $nv, $queries, $rows>(of, tails) }
+            }
+            /// # Safety
+            ///
+            /// The CPU has the instruction set; the vector is a multiple of sixteen long.
+            $(#[$attribute])*
+            unsafe fn own_norm(vector: &[f32]) -> f32 {
+                // SAFETY: the caller's promise; the instruction set is enabled here.
+                unsafe { norm::<$lanes, $nv>(vector) }
             }
             Kernels {
                 strips: [
-                    [run::<f32, Cosine>, run::<f32, Dot>, run::<f32, L2>],
-                    [run::<u16, Cosine>, run::<u16, Dot>, run::<u16, L2>],
+                    [strip::<f32, Cosine>, strip::<f32, Dot>, strip::<f32, L2>],
+                    [strip::<u16, Cosine>, strip::<u16, Dot>, strip::<u16, L2>],
                 ],
+                norm: own_norm,
                 tile_rows: $rows,
             }
         }

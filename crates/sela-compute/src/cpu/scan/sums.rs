@@ -21,6 +21,9 @@ pub(super) trait Sums: Lanes {
     /// The rest of the tree: the sums of the first four to `low`, of the others to `high`, each
     /// with room for four numbers.
     unsafe fn sum8(of: [Self::Eight; 8], low: *mut f32, high: *mut f32);
+
+    /// Asks for the cache line of a byte ahead of its use, where that can be said.
+    fn prefetch(_: &u8) {}
 }
 
 impl Sums for Plain {
@@ -114,6 +117,12 @@ mod x86 {
         }
     }
 
+    #[inline(always)]
+    fn prefetch(at: &u8) {
+        // SAFETY: a hint that every x86-64 CPU has.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(at).cast()) };
+    }
+
     /// The last three steps of the tree.
     ///
     /// # Safety
@@ -136,6 +145,11 @@ mod x86 {
         type Eight = __m256;
 
         #[inline(always)]
+        fn prefetch(at: &u8) {
+            prefetch(at);
+        }
+
+        #[inline(always)]
         unsafe fn eight<const NV: usize>(lanes: [Self; NV]) -> __m256 {
             const { assert!(NV == 2) };
             // SAFETY: the caller's promise.
@@ -151,6 +165,11 @@ mod x86 {
 
     impl Sums for Avx512 {
         type Eight = __m256;
+
+        #[inline(always)]
+        fn prefetch(at: &u8) {
+            prefetch(at);
+        }
 
         #[inline(always)]
         unsafe fn eight<const NV: usize>(lanes: [Self; NV]) -> __m256 {

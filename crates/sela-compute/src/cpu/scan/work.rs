@@ -1,11 +1,14 @@
 //! A search at work: its blocks cut into pieces, handed out to threads, the best rows merged.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::CpuBlock;
 use super::best::{Best, Candidate};
-use super::kernels::{Kernels, SCORES_STRIDE, STRIP_ROWS, Strip};
+use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
+use super::padded::Padded;
+use super::tile::Tails;
 use crate::cpu::pool::Pool;
 use crate::error::{BoxError, Error};
 use crate::reference::LANES;
@@ -25,16 +28,10 @@ pub(super) struct Packed {
     pub(super) dim: usize,
     pub(super) metric: Metric,
     pub(super) k: usize,
-    /// Groups of sixteen numbers, the last one of a query filled up with zeros.
-    pub(super) groups: Vec<Group>,
+    pub(super) queries: Padded,
     /// Canonical norms.
     pub(super) norms: Vec<f32>,
 }
-
-/// Sixteen numbers in one cache line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-pub(super) struct Group(pub(super) [f32; LANES]);
 
 /// Rows `start..end` of a block.
 #[derive(Clone, Copy)]
@@ -184,12 +181,12 @@ struct Worker<'s, 'a> {
     thresholds: Vec<f32>,
     ranks: Vec<f32>,
     hits: Vec<bool>,
-    wide: Vec<[f32; LANES]>,
+    tails: Tails<STRIP_ROOM>,
 }
 
 /// Live rows on their way to a kernel.
 struct Gathered {
-    rows: [*const u8; SCORES_STRIDE],
+    rows: [*const u8; STRIP_ROOM],
     numbers: [u32; STRIP_ROWS],
     len: usize,
 }
@@ -203,9 +200,9 @@ impl<'s, 'a> Worker<'s, 'a> {
             search,
             best: (0..queries).map(|_| Best::new(packed.k)).collect(),
             thresholds: vec![f32::NEG_INFINITY; queries],
-            ranks: vec![0.0; group * SCORES_STRIDE],
+            ranks: vec![0.0; group * STRIP_ROOM],
             hits: vec![false; group],
-            wide: Vec::new(),
+            tails: Tails::new(),
         }
     }
 
@@ -244,74 +241,85 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Gathers the live rows of a piece into strips and ranks them for a group of queries.
-    fn group(&mut self, piece: Piece, bytes: &[u8], group: std::ops::Range<usize>) {
-        let loaded = &self.search.blocks[piece.block];
+    fn group(&mut self, piece: Piece, bytes: &[u8], group: Range<usize>) {
+        let search = self.search;
+        let loaded = &search.blocks[piece.block];
         let size = loaded.row_bytes();
-        let full = self
-            .search
-            .kernels
-            .strip_rows(self.search.packed.dim, group.len());
+        let full = search.kernels.strip_rows(search.packed.dim, group.len());
         let mut gathered = Gathered {
-            rows: [std::ptr::null(); SCORES_STRIDE],
+            rows: [std::ptr::null(); STRIP_ROOM],
             numbers: [0; STRIP_ROWS],
             len: 0,
         };
         let mut at = piece.start;
         while let Some(row) = next_live(loaded.block.live, at, piece.end) {
-            gathered.rows[gathered.len] = bytes[row * size..][..size].as_ptr();
+            at = row + 1;
+            gathered.rows[gathered.len] = bytes[row * size..at * size].as_ptr();
             gathered.numbers[gathered.len] = row as u32;
             gathered.len += 1;
             if gathered.len == full {
-                self.strip(piece.block, &mut gathered, group.clone());
+                let ahead = &bytes[at * size..(at + full).min(piece.end) * size];
+                self.strip(loaded, &mut gathered, ahead, group.clone());
+                self.offer(piece.block, &gathered, group.clone());
+                gathered.len = 0;
             }
-            at = row + 1;
         }
         if gathered.len > 0 {
-            self.strip(piece.block, &mut gathered, group);
+            self.strip(loaded, &mut gathered, &[], group.clone());
+            self.offer(piece.block, &gathered, group);
         }
     }
 
-    /// Ranks gathered rows and offers those that reach a query's threshold.
-    fn strip(&mut self, block: usize, gathered: &mut Gathered, group: std::ops::Range<usize>) {
+    /// Ranks gathered rows.
+    fn strip(
+        &mut self,
+        loaded: &CpuBlock<'_>,
+        gathered: &mut Gathered,
+        ahead: &[u8],
+        group: Range<usize>,
+    ) {
         let packed = self.search.packed;
-        let loaded = &self.search.blocks[block];
-        let len = std::mem::take(&mut gathered.len);
+        let len = gathered.len;
         let last = gathered.rows[len - 1];
         gathered.rows[len..len + 3].fill(last);
-        let stride = packed.dim.div_ceil(LANES);
-        let queries = &packed.groups[group.start * stride..group.end * stride];
         let kernel = self.search.kernels.strip(loaded.record, packed.metric);
         // SAFETY: `CpuScan` was made for an instruction set that this CPU has; rows point into
         // the block's bytes, whose length was checked; the rest is as long as the group.
         unsafe {
-            kernel(Strip {
-                rows: &gathered.rows,
-                len,
-                dim: packed.dim,
-                queries: std::slice::from_raw_parts(queries.as_ptr().cast(), queries.len()),
-                norms: &packed.norms[group.clone()],
-                thresholds: &self.thresholds[group.clone()],
-                ranks: &mut self.ranks[..group.len() * SCORES_STRIDE],
-                hits: &mut self.hits[..group.len()],
-                wide: &mut self.wide,
-            });
+            kernel(
+                Strip {
+                    rows: &gathered.rows,
+                    len,
+                    ahead,
+                    dim: packed.dim,
+                    queries: &packed.queries,
+                    first: group.start,
+                    norms: &packed.norms[group.clone()],
+                    thresholds: &self.thresholds[group.clone()],
+                    ranks: &mut self.ranks[..group.len() * STRIP_ROOM],
+                    hits: &mut self.hits[..group.len()],
+                },
+                &mut self.tails,
+            );
         }
-        for (i, query) in group.enumerate() {
-            if !self.hits[i] {
-                continue;
-            }
+    }
+
+    /// Offers the rows whose ranks reach a query's threshold.
+    fn offer(&mut self, block: usize, gathered: &Gathered, group: Range<usize>) {
+        let seqs = self.search.blocks[block].block.seqs;
+        for (i, query) in group.enumerate().filter(|(i, _)| self.hits[*i]) {
             let best = &mut self.best[query];
-            let ranks = &self.ranks[i * SCORES_STRIDE..][..len];
+            let threshold = &mut self.thresholds[query];
+            let ranks = &self.ranks[i * STRIP_ROOM..][..gathered.len];
             for (rank, row) in ranks.iter().zip(gathered.numbers) {
-                if *rank >= self.thresholds[query] {
-                    let seq = loaded.block.seqs.get(row as usize);
+                if *rank >= *threshold {
                     best.offer(Candidate {
                         rank: *rank,
-                        seq,
+                        seq: seqs.get(row as usize),
                         block: block as u32,
                         row,
                     });
-                    self.thresholds[query] = best.threshold();
+                    *threshold = best.threshold();
                 }
             }
         }
@@ -320,7 +328,7 @@ impl<'s, 'a> Worker<'s, 'a> {
 
 /// Queries in a group.
 fn group(packed: &Packed) -> usize {
-    let query = packed.dim.div_ceil(LANES) * size_of::<Group>();
+    let query = packed.dim.next_multiple_of(LANES) * size_of::<f32>();
     (GROUP_BYTES / query).max(2)
 }
 
