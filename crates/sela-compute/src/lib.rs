@@ -12,10 +12,9 @@ mod selftest;
 #[allow(unsafe_code)]
 mod cpu;
 
-pub use cpu::encode::{
-    CpuAttention, CpuEmbedding, CpuEncode, CpuFeedForward, CpuForward, CpuTicket,
-};
+pub use cpu::encode::{CpuEncode, CpuForward, CpuTicket};
 pub use cpu::scan::{CpuBlock, CpuScan, CpuScanning};
+pub use cpu::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 pub use error::Error;
 pub use inventory::Inventory;
 pub use isa::Isa;

@@ -8,5 +8,7 @@ mod kernels;
 pub(crate) mod lanes;
 mod linear;
 mod math;
+mod passes;
 pub(crate) mod pool;
 pub(crate) mod scan;
+pub(crate) mod weights;

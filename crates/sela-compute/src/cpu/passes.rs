@@ -1,0 +1,268 @@
+//! The passes of the encoder on the CPU: each member of a job does its share of a tile.
+
+use std::ops::Range;
+
+use super::attention::Head;
+use super::encode::{CpuForward, INNER_ROWS, Layout, Pass, Shared};
+use super::gemm::Rows;
+use super::pool::Member;
+use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
+use crate::encode::Pooling;
+
+impl CpuForward<'_> {
+    /// Takes a tile through all passes, sharing the work with the other members.
+    ///
+    /// # Safety
+    ///
+    /// `at` fits the tile (see [`Scratch::fit`]) and only the members of this job touch it, each
+    /// calling this with the same arguments; no one else writes the tile's rows of `out`.
+    pub(super) unsafe fn run(
+        &self,
+        member: Member<'_>,
+        tile: Range<usize>,
+        at: Layout,
+        out: Shared,
+    ) {
+        let tokens = self.rows(&tile);
+        for pass in &self.passes {
+            // SAFETY: the caller's promise; every pass ends at a barrier or in rows of its own.
+            unsafe {
+                match pass {
+                    Pass::Embed(weights) => self.run_embed(member, weights, &tile, at),
+                    Pass::Attend(weights) => self.run_attend(member, weights, &tile, at),
+                    Pass::FeedForward(weights) => {
+                        self.run_feed_forward(member, weights, tokens.len(), at);
+                    }
+                    Pass::Pool { pooling, normalize } => {
+                        self.run_pool(member, *pooling, *normalize, &tile, at, out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn run_embed(
+        &self,
+        member: Member<'_>,
+        weights: &CpuEmbedding,
+        tile: &Range<usize>,
+        at: Layout,
+    ) {
+        let hidden = self.hidden;
+        let first = self.rows(tile).start;
+        let mine = member.share(self.rows(tile).len(), 1);
+        for sequence in tile.clone() {
+            let range = self.batch.range(sequence);
+            for (position, &id) in self.batch.ids()[range.clone()].iter().enumerate() {
+                let row = range.start + position - first;
+                if !mine.contains(&row) {
+                    continue;
+                }
+                // SAFETY: the row is in the tile's scratch, and this member's own.
+                let to =
+                    unsafe { std::slice::from_raw_parts_mut(at.hidden.at(row * hidden), hidden) };
+                weights.word.read_row(id as usize, to);
+                let position = &weights.position[position * hidden..][..hidden];
+                for ((x, p), t) in to.iter_mut().zip(position).zip(&weights.token_type) {
+                    *x = (*x + t) + p;
+                }
+                // SAFETY: `to` is a row of `hidden` numbers, as are weight and bias.
+                unsafe { self.normalize_row(&weights.norm, to.as_mut_ptr()) };
+            }
+        }
+        member.wait();
+    }
+
+    /// # Safety
+    ///
+    /// `row` is a row of `hidden` numbers that nothing else touches.
+    unsafe fn normalize_row(&self, norm: &Norm, row: *mut f32) {
+        // SAFETY: the caller's promise; the lengths were checked when the weights were taken.
+        unsafe {
+            (self.backend.kernels.layer_norm)(
+                row,
+                self.hidden,
+                norm.weight.as_ptr(),
+                norm.bias.as_ptr(),
+                norm.epsilon,
+            );
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn run_attend(
+        &self,
+        member: Member<'_>,
+        weights: &CpuAttention,
+        tile: &Range<usize>,
+        at: Layout,
+    ) {
+        let (kernels, hidden) = (self.backend.kernels, self.hidden);
+        let rows = self.rows(tile);
+        let x = Rows {
+            at: at.hidden.0,
+            stride: hidden,
+        };
+        let x_read = Rows {
+            at: at.hidden.0.cast_const(),
+            stride: hidden,
+        };
+        let context = Rows {
+            at: at.context.0.cast_const(),
+            stride: hidden,
+        };
+        let layer = &weights.projections;
+        let projected = Rows {
+            at: at.projected.0,
+            stride: layer.units() * layer.unit(),
+        };
+        // SAFETY: the caller's promise; each step writes columns, heads or rows of this member
+        // only, and the barriers keep the steps apart.
+        unsafe {
+            let units = member.share(layer.units(), 1);
+            layer.apply(kernels, rows.len(), x_read, units, projected, false);
+            member.wait();
+            self.run_heads(member, weights, tile, at);
+            member.wait();
+            let units = member.share(weights.output.units(), 1);
+            weights
+                .output
+                .apply(kernels, rows.len(), context, units, x, true);
+            member.wait();
+            for row in member.share(rows.len(), 1) {
+                self.normalize_row(&weights.norm, x.at.add(row * hidden));
+            }
+            member.wait();
+        }
+    }
+
+    /// This member's share of the heads of all sequences of the tile.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn run_heads(
+        &self,
+        member: Member<'_>,
+        weights: &CpuAttention,
+        tile: &Range<usize>,
+        at: Layout,
+    ) {
+        let hidden = self.hidden;
+        let dim = hidden / weights.heads;
+        let stride = weights.projections.units() * weights.projections.unit();
+        let first = self.rows(tile).start;
+        for item in member.share(tile.len() * weights.heads, 1) {
+            let (sequence, head) = (tile.start + item / weights.heads, item % weights.heads);
+            let range = self.batch.range(sequence);
+            let row = range.start - first;
+            // SAFETY: the head's columns lie inside the projected and context rows of the tile.
+            unsafe {
+                let query = at.projected.at(row * stride + head * dim).cast_const();
+                let head = Head {
+                    query,
+                    key: query.add(hidden),
+                    value: query.add(2 * hidden),
+                    stride,
+                    len: range.len(),
+                    dim,
+                    out: Rows {
+                        at: at.context.at(row * hidden + head * dim),
+                        stride: hidden,
+                    },
+                };
+                let scratch = at.attention.at(member.index * at.attention_each);
+                (self.backend.kernels.attention)(head, scratch);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn run_feed_forward(
+        &self,
+        member: Member<'_>,
+        weights: &CpuFeedForward,
+        rows: usize,
+        at: Layout,
+    ) {
+        let (kernels, hidden) = (self.backend.kernels, self.hidden);
+        let (up, down) = (&weights.up, &weights.down);
+        let inner = Rows {
+            at: at.inner.0,
+            stride: up.units() * up.unit(),
+        };
+        for start in (0..rows).step_by(INNER_ROWS) {
+            let n = INNER_ROWS.min(rows - start);
+            // SAFETY: the caller's promise; each step writes columns or rows of this member only,
+            // and the barriers keep the steps apart.
+            unsafe {
+                let x = Rows {
+                    at: at.hidden.at(start * hidden),
+                    stride: hidden,
+                };
+                let units = member.share(up.units(), 1);
+                let columns = units.start * up.unit()..units.end * up.unit();
+                let read = Rows {
+                    at: x.at.cast_const(),
+                    stride: hidden,
+                };
+                up.apply(kernels, n, read, units, inner, false);
+                for row in 0..n {
+                    let from = inner.at.add(row * inner.stride + columns.start);
+                    (kernels.gelu)(from, columns.len());
+                }
+                member.wait();
+                let read = Rows {
+                    at: inner.at.cast_const(),
+                    stride: inner.stride,
+                };
+                down.apply(kernels, n, read, member.share(down.units(), 1), x, true);
+                member.wait();
+                for row in member.share(n, 1) {
+                    self.normalize_row(&weights.norm, x.at.add(row * hidden));
+                }
+                member.wait();
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn run_pool(
+        &self,
+        member: Member<'_>,
+        pooling: Pooling,
+        normalize: bool,
+        tile: &Range<usize>,
+        at: Layout,
+        out: Shared,
+    ) {
+        let (kernels, hidden) = (self.backend.kernels, self.hidden);
+        let first = self.rows(tile).start;
+        for i in member.share(tile.len(), 1) {
+            let sequence = tile.start + i;
+            let range = self.batch.range(sequence);
+            // SAFETY: the sequence's rows are in the tile, its vector is this member's own.
+            unsafe {
+                let from = at.hidden.at((range.start - first) * hidden).cast_const();
+                let to = out.at(sequence * hidden);
+                match pooling {
+                    Pooling::Mean => (kernels.mean)(from, range.len(), hidden, to),
+                    Pooling::Cls => to.copy_from_nonoverlapping(from, hidden),
+                }
+                if normalize {
+                    (kernels.normalize)(to, hidden);
+                }
+            }
+        }
+        member.wait();
+    }
+}

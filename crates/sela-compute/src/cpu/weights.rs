@@ -1,0 +1,169 @@
+//! Weights in the CPU's layout.
+
+use super::encode::CpuEncode;
+use super::linear::Linear;
+use crate::encode::{AttentionTensors, EmbeddingTensors, FeedForwardTensors, NormTensors, Tensor};
+use crate::error::Error;
+
+pub(super) struct Norm {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) epsilon: f32,
+}
+
+/// Weights of an embedding pass; the word table stays where it is mapped.
+pub struct CpuEmbedding {
+    pub(super) word: Tensor,
+    pub(super) position: Vec<f32>,
+    pub(super) token_type: Vec<f32>,
+    pub(super) norm: Norm,
+}
+
+/// Weights of an attention block.
+pub struct CpuAttention {
+    pub(super) projections: Linear,
+    pub(super) output: Linear,
+    pub(super) norm: Norm,
+    pub(super) heads: usize,
+}
+
+/// Weights of a feed-forward block.
+pub struct CpuFeedForward {
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    pub(super) norm: Norm,
+}
+
+impl CpuEmbedding {
+    /// Takes over the weights, packed for the backend.
+    pub(super) fn new(tensors: EmbeddingTensors) -> Result<Self, Error> {
+        let [_, hidden] = tensors.word.shape();
+        whole_groups("hidden size", hidden)?;
+        let token_type = tensors.token_type.to_f32();
+        let [_, position] = tensors.position.shape();
+        for (what, found) in [
+            ("position embedding", position),
+            ("token type", token_type.len()),
+        ] {
+            if found != hidden {
+                return Err(Error::Shape {
+                    what: what.into(),
+                    expected: hidden,
+                    found,
+                });
+            }
+        }
+        Ok(Self {
+            position: tensors.position.to_f32(),
+            token_type,
+            norm: norm(&tensors.norm, tensors.epsilon, hidden, "embedding")?,
+            word: tensors.word,
+        })
+    }
+}
+
+impl CpuAttention {
+    /// Takes over the weights, packed for the backend.
+    pub(super) fn new(backend: &CpuEncode, tensors: AttentionTensors) -> Result<Self, Error> {
+        let [hidden, inputs] = tensors.output.weight.shape();
+        if hidden != inputs || tensors.heads == 0 || hidden % tensors.heads != 0 {
+            let what = format!("attention output in {} heads", tensors.heads);
+            return Err(Error::Shape {
+                what,
+                expected: hidden,
+                found: inputs,
+            });
+        }
+        whole_groups("head size", hidden / tensors.heads)?;
+        let parts = [
+            ("query", &tensors.query),
+            ("key", &tensors.key),
+            ("value", &tensors.value),
+        ];
+        for (name, part) in parts {
+            let [found, _] = part.weight.shape();
+            if found != hidden {
+                return Err(Error::Shape {
+                    what: name.into(),
+                    expected: hidden,
+                    found,
+                });
+            }
+        }
+        Ok(Self {
+            projections: Linear::new(backend.kernels, backend.arithmetic, hidden, &parts)?,
+            output: Linear::new(
+                backend.kernels,
+                backend.arithmetic,
+                hidden,
+                &[("attention output", &tensors.output)],
+            )?,
+            norm: norm(&tensors.norm, tensors.epsilon, hidden, "attention")?,
+            heads: tensors.heads,
+        })
+    }
+}
+
+impl CpuFeedForward {
+    /// Takes over the weights, packed for the backend.
+    pub(super) fn new(backend: &CpuEncode, tensors: FeedForwardTensors) -> Result<Self, Error> {
+        let [inner, hidden] = tensors.up.weight.shape();
+        whole_groups("hidden size", hidden)?;
+        whole_groups("inner size", inner)?;
+        let [found, _] = tensors.down.weight.shape();
+        if found != hidden {
+            return Err(Error::Shape {
+                what: "feed-forward down".into(),
+                expected: hidden,
+                found,
+            });
+        }
+        Ok(Self {
+            up: Linear::new(
+                backend.kernels,
+                backend.arithmetic,
+                hidden,
+                &[("feed-forward up", &tensors.up)],
+            )?,
+            down: Linear::new(
+                backend.kernels,
+                backend.arithmetic,
+                inner,
+                &[("feed-forward down", &tensors.down)],
+            )?,
+            norm: norm(&tensors.norm, tensors.epsilon, hidden, "feed-forward")?,
+        })
+    }
+}
+
+fn norm(tensors: &NormTensors, epsilon: f32, hidden: usize, what: &str) -> Result<Norm, Error> {
+    let (weight, bias) = (tensors.weight.to_f32(), tensors.bias.to_f32());
+    for part in [&weight, &bias] {
+        if part.len() != hidden {
+            let what = format!("{what} normalisation");
+            return Err(Error::Shape {
+                what,
+                expected: hidden,
+                found: part.len(),
+            });
+        }
+    }
+    Ok(Norm {
+        weight,
+        bias,
+        epsilon,
+    })
+}
+
+/// The kernels work on whole groups of 16 numbers.
+fn whole_groups(what: &str, n: usize) -> Result<(), Error> {
+    if n == 0 || n % 16 != 0 {
+        let expected = n.next_multiple_of(16).max(16);
+        return Err(Error::Shape {
+            what: format!("{what} (a multiple of 16)"),
+            expected,
+            found: n,
+        });
+    }
+    Ok(())
+}
