@@ -7,8 +7,8 @@ use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
 
-use crate::catalog::{Access, Catalog, State};
-use crate::disk::DiskFile;
+use crate::catalog::{Access, Catalog, LOG, State};
+use crate::disk::{DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::model::{Info, Options, Schema};
@@ -142,19 +142,17 @@ impl Collection {
         })
     }
 
+    /// Asks the database for its length: who opens its file beside SQLite and closes it again
+    /// drops the locks that SQLite holds on it for the whole process.
     fn catalog_bytes(&self) -> u64 {
-        crate::catalog::CATALOG_FILES[..2]
-            .iter()
-            .filter_map(|name| {
-                let mode = crate::disk::OpenMode::Read;
-                self.options
-                    .disk
-                    .open(&self.dir.join(name), mode)
-                    .ok()?
-                    .len()
-                    .ok()
-            })
-            .sum()
+        let database = self.with_reader(Catalog::bytes).unwrap_or(0);
+        let log = self.dir.join(LOG);
+        let log = self
+            .options
+            .disk
+            .open(&log, OpenMode::Read)
+            .and_then(|file| file.len());
+        database + log.unwrap_or(0)
     }
 
     pub(crate) fn shown(&self) -> RwLockReadGuard<'_, Shown> {

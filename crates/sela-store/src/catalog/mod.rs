@@ -150,6 +150,12 @@ impl Catalog {
             .map_err(self.lift("be read"))
     }
 
+    /// The length of the database.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        let bytes = self.pragma("page_count")? * self.pragma("page_size")?;
+        Ok(bytes.unsigned_abs())
+    }
+
     /// A number that changes whenever another connection has changed the database.
     pub(crate) fn data_version(&self) -> Result<i64> {
         self.pragma("data_version")

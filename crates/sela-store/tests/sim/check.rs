@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sela_store::disk::Disk;
 use sela_store::{Collection, Error, Fields, Options};
 
 use super::disk::SimDisk;
@@ -68,6 +69,7 @@ pub(crate) fn fault_of_disk(
     if !report.is_sound() {
         return Err(format!("verify finds {:?}", report.faults));
     }
+    nothing_left_over(disk, &mount, &collection)?;
     write_on(&collection, found)?;
     if depth.maintain {
         maintain(disk, &mount, collection, found)?;
@@ -134,6 +136,17 @@ fn same_by_other_ways(collection: &Collection, model: &Model) -> Result<(), Stri
         }
     }
     Ok(())
+}
+
+/// Segments that no transaction names are gone.
+fn nothing_left_over(disk: &SimDisk, mount: &Mount, collection: &Collection) -> Result<(), String> {
+    let folder = mount.path(FOLDER).join("segments");
+    let files = disk.list(&folder).map_err(|error| error.to_string())?;
+    let segments = collection.info().map_err(told("info"))?.segments;
+    match files.len() as u64 == segments {
+        true => Ok(()),
+        false => Err(format!("{segments} segments, but files {files:?}")),
+    }
 }
 
 /// A further write is taken and seen.
