@@ -105,7 +105,11 @@ impl App {
         options.dtype = global.dtype.into();
         options.threads = global.threads;
         options.models = model_options();
-        Ok(Self { global, options, stop: Stop::listen() })
+        Ok(Self {
+            global,
+            options,
+            stop: Stop::listen(),
+        })
     }
 
     /// An engine; the model is opened when it is needed, and must be here then.
@@ -130,7 +134,10 @@ impl App {
         let result = pull(&mut |event| {
             if let PullEvent::Bytes { done, total } = event {
                 let bar = bar.get_or_insert_with(|| {
-                    self.bar(total, "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}")
+                    self.bar(
+                        total,
+                        "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
+                    )
                 });
                 bar.set_message(self.options.model.clone());
                 bar.set_position(done.min(total));
@@ -216,7 +223,10 @@ impl Stop {
             if asked_before || seen.soft.load(Ordering::SeqCst) == HARD {
                 std::process::exit(INTERRUPTED);
             }
-            let _ = writeln!(io::stderr(), "stopping at the next commit; again to stop at once");
+            let _ = writeln!(
+                io::stderr(),
+                "stopping at the next commit; again to stop at once"
+            );
         };
         // Without a handler Ctrl-C ends the process, which the store survives as well.
         let _ = ctrlc::set_handler(handler);
@@ -240,12 +250,17 @@ fn default_home() -> Result<PathBuf> {
     } else if cfg!(target_os = "macos") {
         home().map(|h| h.join("Library/Application Support"))
     } else {
-        let xdg = env("XDG_DATA_HOME").map(PathBuf::from).filter(|p| p.is_absolute());
+        let xdg = env("XDG_DATA_HOME")
+            .map(PathBuf::from)
+            .filter(|p| p.is_absolute());
         xdg.or_else(|| home().map(|h| h.join(".local/share")))
     };
     found.map(|dir| dir.join("sela")).ok_or_else(|| {
         let hint = "name one with `--home DIR` or SELA_HOME".to_owned();
-        Failure::Said("this system names no folder for data".to_owned(), Some(hint))
+        Failure::Said(
+            "this system names no folder for data".to_owned(),
+            Some(hint),
+        )
     })
 }
 
@@ -273,10 +288,13 @@ fn proxy_for(address: &str) -> Option<String> {
     let proxy = names.into_iter().find_map(env)?;
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     let host = rest.split(['/', ':']).next().unwrap_or(rest);
-    let spared = env("no_proxy").or_else(|| env("NO_PROXY")).unwrap_or_default();
+    let spared = env("no_proxy")
+        .or_else(|| env("NO_PROXY"))
+        .unwrap_or_default();
     let spares = |entry: &str| {
         let entry = entry.trim().trim_start_matches('.');
-        entry == "*" || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
+        entry == "*"
+            || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
     };
     (!spared.split(',').any(spares)).then_some(proxy)
 }

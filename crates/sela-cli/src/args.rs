@@ -26,16 +26,35 @@ pub(crate) struct Cli {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Where fetched models live [default: the platform's data folder]
-    #[arg(long, global = true, env = "SELA_HOME", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "SELA_HOME",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) home: Option<PathBuf>,
     /// Where collections live [default: `data` in the home]
-    #[arg(long, global = true, env = "SELA_DATA", value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "SELA_DATA",
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) data: Option<PathBuf>,
     /// The model, by name or by the folder that holds it
     #[arg(long, global = true, value_name = "NAME|DIR", default_value = sela::models::DEFAULT_MODEL)]
     pub(crate) model: String,
     /// The precision promised for vectors
-    #[arg(long, global = true, value_name = "DTYPE", default_value = "auto", hide_possible_values = true, help = "The precision promised for vectors: auto, f32, bf16")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DTYPE",
+        default_value = "auto",
+        hide_possible_values = true,
+        help = "The precision promised for vectors: auto, f32, bf16"
+    )]
     pub(crate) dtype: Dtype,
     /// Threads to use at most [default: all]
     #[arg(long, global = true, value_name = "N")]

@@ -35,7 +35,10 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
 /// Prints an answer.
 fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::stdout)
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(Failure::stdout)
 }
 
 /// Prints an answer as one line of JSON.

@@ -32,8 +32,8 @@ fn main() -> ExitCode {
 
 /// Tells an error: one line, and one with advice if there is some.
 fn report(failure: &Failure) {
-    let colour = io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let colour =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (error, hint, plain) = match colour {
         true => ("\x1b[1;31merror\x1b[0m", "\x1b[1;36mhint\x1b[0m", ""),
         false => ("error", "hint", ""),
@@ -53,7 +53,13 @@ fn log_to_stderr(verbose: u8) {
         1 => "info",
         _ => "debug",
     };
-    let ours = ["sela", "sela_encoder", "sela_store", "sela_index", "sela_compute"];
+    let ours = [
+        "sela",
+        "sela_encoder",
+        "sela_store",
+        "sela_index",
+        "sela_compute",
+    ];
     let filter: String = ours.map(|name| format!("{name}={level}")).join(",");
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))

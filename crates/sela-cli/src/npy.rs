@@ -18,7 +18,12 @@ pub(crate) struct Rows {
 /// Opens a file of f32, `[rows, dim]` (or one row, `[dim]`).
 pub(crate) fn open(path: &Path) -> Result<Rows> {
     let file = File::open(path).map_err(Failure::file("read", path))?;
-    let bad = |why: &str| Failure::say(format!("`{}` is no array of f32 rows: {why}", path.display()));
+    let bad = |why: &str| {
+        Failure::say(format!(
+            "`{}` is no array of f32 rows: {why}",
+            path.display()
+        ))
+    };
     let npy = npyz::NpyFile::new(BufReader::new(file)).map_err(|e| bad(&e.to_string()))?;
     if npy.order() == npyz::Order::Fortran && npy.shape().len() > 1 {
         return Err(bad("it is in Fortran order"));
@@ -29,18 +34,28 @@ pub(crate) fn open(path: &Path) -> Result<Rows> {
         shape => return Err(bad(&format!("its shape has {} axes", shape.len()))),
     };
     let kind = npy.dtype().descr();
-    let numbers = npy.data::<f32>().map_err(|_| bad(&format!("its numbers are {kind}")))?;
+    let numbers = npy
+        .data::<f32>()
+        .map_err(|_| bad(&format!("its numbers are {kind}")))?;
     let dim = usize::try_from(dim).map_err(|_| bad("its rows are too long"))?;
     if dim == 0 && rows > 0 {
         return Err(bad("its rows are empty"));
     }
-    Ok(Rows { path: path.to_owned(), numbers, rows, dim, row: 0 })
+    Ok(Rows {
+        path: path.to_owned(),
+        numbers,
+        rows,
+        dim,
+        row: 0,
+    })
 }
 
 impl Rows {
     fn read(&mut self) -> io::Result<Vec<f32>> {
         let short = || io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends inside it");
-        (0..self.dim).map(|_| self.numbers.next().unwrap_or_else(|| Err(short()))).collect()
+        (0..self.dim)
+            .map(|_| self.numbers.next().unwrap_or_else(|| Err(short())))
+            .collect()
     }
 
     /// All that is left, row after row.
@@ -66,7 +81,11 @@ impl Iterator for Rows {
             // The rest of the file has no rows any more.
             self.row = self.rows;
             let source_name = format!("`{}`", self.path.display());
-            sela::Error::Input { source_name, place, reason: error.to_string() }
+            sela::Error::Input {
+                source_name,
+                place,
+                reason: error.to_string(),
+            }
         });
         Some(row)
     }
@@ -96,13 +115,23 @@ impl Writer {
             Ok(file)
         };
         let file = start().map_err(Failure::file("write", path))?;
-        Ok(Self { path: path.to_owned(), part, file, dim, numbers: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            part,
+            file,
+            dim,
+            numbers: 0,
+        })
     }
 
     /// Adds rows.
     pub(crate) fn push(&mut self, numbers: &[f32]) -> Result<()> {
         self.numbers += numbers.len() as u64;
-        let mut write = || numbers.iter().try_for_each(|x| self.file.write_all(&x.to_le_bytes()));
+        let mut write = || {
+            numbers
+                .iter()
+                .try_for_each(|x| self.file.write_all(&x.to_le_bytes()))
+        };
         write().map_err(Failure::file("write", &self.path))
     }
 
@@ -148,7 +177,9 @@ mod tests {
             let path = dir.path().join("a.npy");
             let numbers: Vec<f32> = (0..rows * 3).map(|x| x as f32 / 7.0).collect();
             let mut writer = Writer::create(&path, 3).ok().unwrap();
-            numbers.chunks(6).for_each(|some| writer.push(some).ok().unwrap());
+            numbers
+                .chunks(6)
+                .for_each(|some| writer.push(some).ok().unwrap());
             writer.finish().ok().unwrap();
             let read = open(&path).ok().unwrap();
             assert_eq!((read.rows, read.dim), (rows as u64, 3));

@@ -25,13 +25,24 @@ impl Lines {
     /// Opens a file, or standard input for `-`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let (name, reader): (String, Box<dyn BufRead>) = match path.to_str() {
-            Some("-") => ("standard input".to_owned(), Box::new(BufReader::new(io::stdin()))),
+            Some("-") => (
+                "standard input".to_owned(),
+                Box::new(BufReader::new(io::stdin())),
+            ),
             _ => {
                 let file = File::open(path)?;
-                (format!("`{}`", path.display()), Box::new(BufReader::with_capacity(1 << 16, file)))
+                (
+                    format!("`{}`", path.display()),
+                    Box::new(BufReader::with_capacity(1 << 16, file)),
+                )
             }
         };
-        Ok(Self { name, reader, line: 0, done: false })
+        Ok(Self {
+            name,
+            reader,
+            line: 0,
+            done: false,
+        })
     }
 
     /// An error at the line read last.
@@ -46,7 +57,11 @@ impl Lines {
     fn read(&mut self) -> Option<sela::Result<String>> {
         let mut bytes = Vec::new();
         self.line += 1;
-        let read = self.reader.by_ref().take(LINE_MAX + 1).read_until(b'\n', &mut bytes);
+        let read = self
+            .reader
+            .by_ref()
+            .take(LINE_MAX + 1)
+            .read_until(b'\n', &mut bytes);
         match read {
             Ok(0) => return None,
             Ok(_) => {}
@@ -55,7 +70,9 @@ impl Lines {
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
         } else if bytes.len() as u64 > LINE_MAX {
-            return Some(Err(self.error(format!("is longer than {} MiB", LINE_MAX >> 20))));
+            return Some(Err(
+                self.error(format!("is longer than {} MiB", LINE_MAX >> 20))
+            ));
         }
         Some(String::from_utf8(bytes).map_err(|_| self.error("is not UTF-8")))
     }
@@ -97,18 +114,27 @@ impl Input {
             Some("jsonl" | "ndjson") => Kind::Json,
             Some("npy") => Kind::Vectors,
             _ => {
-                let what = format!("`{}` ends neither in .txt nor .jsonl nor .npy", args.input.display());
+                let what = format!(
+                    "`{}` ends neither in .txt nor .jsonl nor .npy",
+                    args.input.display()
+                );
                 return Err(Failure::say(what));
             }
         };
         let wrong = match (kind, &args.ids) {
             (Kind::Vectors, None) => Some("the rows of a .npy file need names: give `--ids FILE`"),
-            (Kind::Json, Some(_)) => Some("the objects of a .jsonl file bring their ids: leave `--ids` out"),
+            (Kind::Json, Some(_)) => {
+                Some("the objects of a .jsonl file bring their ids: leave `--ids` out")
+            }
             _ => None,
         };
         match wrong {
             Some(what) => Err(Failure::say(what)),
-            None => Ok(Self { path: args.input.clone(), ids: args.ids.clone(), kind }),
+            None => Ok(Self {
+                path: args.input.clone(),
+                ids: args.ids.clone(),
+                kind,
+            }),
         }
     }
 
@@ -120,7 +146,10 @@ impl Input {
             Kind::Json => {
                 // Vectors or texts: the first object tells.
                 let first = self.open()?.next();
-                Ok(first.and_then(Result::ok).and_then(|item| item.vector).map(|v| v.len()))
+                Ok(first
+                    .and_then(Result::ok)
+                    .and_then(|item| item.vector)
+                    .map(|v| v.len()))
             }
         }
     }
@@ -167,13 +196,19 @@ impl Input {
 }
 
 fn open_lines(path: &Path) -> sela::Result<Lines> {
-    Lines::open(path).map_err(|source| Error::Io { what: "read", path: path.to_owned(), source })
+    Lines::open(path).map_err(|source| Error::Io {
+        what: "read",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// The next name of a file of names.
 fn next_id(ids: &mut Lines) -> sela::Result<Id> {
     match ids.next() {
-        Some(line) => line?.parse().map_err(|e: sela::IdError| ids.error(e.to_string())),
+        Some(line) => line?
+            .parse()
+            .map_err(|e: sela::IdError| ids.error(e.to_string())),
         None => Err(ids.error("is missing: there are fewer names than rows")),
     }
 }
@@ -215,10 +250,22 @@ fn objects(mut lines: Lines) -> impl Iterator<Item = sela::Result<Item>> {
         };
         let parsed = serde_json::from_str::<Object>(&line);
         Some(match parsed {
-            Ok(Object { text: None, vector: None, .. }) => {
-                Err(lines.error("has neither a text nor a vector"))
-            }
-            Ok(Object { id, text, vector, payload }) => Ok(Item { id, text, vector, payload }),
+            Ok(Object {
+                text: None,
+                vector: None,
+                ..
+            }) => Err(lines.error("has neither a text nor a vector")),
+            Ok(Object {
+                id,
+                text,
+                vector,
+                payload,
+            }) => Ok(Item {
+                id,
+                text,
+                vector,
+                payload,
+            }),
             Err(error) => Err(lines.error(error.to_string())),
         })
     })
@@ -242,7 +289,10 @@ mod tests {
         assert_eq!(lines("a"), ["a"]);
         assert_eq!(lines("a\n"), ["a"]);
         assert_eq!(lines("a\n\nb\n"), ["a", "", "b"]);
-        assert_eq!(lines("a\r\nb\u{2028}c\u{85}\u{b}d"), ["a\r", "b\u{2028}c\u{85}\u{b}d"]);
+        assert_eq!(
+            lines("a\r\nb\u{2028}c\u{85}\u{b}d"),
+            ["a\r", "b\u{2028}c\u{85}\u{b}d"]
+        );
     }
 
     #[test]

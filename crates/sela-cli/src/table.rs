@@ -3,7 +3,11 @@
 /// Lines of columns, each as wide as its widest cell; the last is left as it is.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
-        rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|r| r.get(column))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();
@@ -12,7 +16,10 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
         for (at, cell) in row.iter().enumerate() {
             text.push_str(cell);
             if at + 1 < row.len() {
-                text.extend(std::iter::repeat_n(' ', widths[at] + 2 - cell.chars().count()));
+                text.extend(std::iter::repeat_n(
+                    ' ',
+                    widths[at] + 2 - cell.chars().count(),
+                ));
             }
         }
         text.trim_end().to_owned() + "\n"
@@ -45,12 +52,19 @@ pub(crate) fn bytes(n: u64) -> String {
         value /= 1000.0;
         unit = next;
     }
-    if unit == "bytes" { format!("{n} bytes") } else { format!("{value:.1} {unit}") }
+    if unit == "bytes" {
+        format!("{n} bytes")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 /// The start of a text on one line.
 pub(crate) fn one_line(text: &str, chars_max: usize) -> String {
-    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let clean: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
     match clean.char_indices().nth(chars_max) {
         Some((end, _)) => format!("{}...", clean[..end].trim_end()),
         None => clean,

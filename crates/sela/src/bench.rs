@@ -60,7 +60,9 @@ impl Workload {
 
 /// The name of no workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no measurement `{0}`; there are single, batch, bulk, long, search, coldstart, memory")]
+#[error(
+    "there is no measurement `{0}`; there are single, batch, bulk, long, search, coldstart, memory"
+)]
 pub struct NoWorkload(String);
 
 impl FromStr for Workload {
@@ -199,7 +201,10 @@ pub fn run(
 ) -> Result<BenchReport> {
     let machine = machine(engine)?;
     let mut results = Vec::new();
-    for workload in Workload::ALL.into_iter().filter(|w| options.only.contains(w)) {
+    for workload in Workload::ALL
+        .into_iter()
+        .filter(|w| options.only.contains(w))
+    {
         sink(workload, None);
         let figures = match workload {
             Workload::Single => embed::single(engine, options)?,
@@ -248,7 +253,10 @@ fn millis(duration: Duration) -> f64 {
 fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
-    values.get((share * last as f64).round() as usize).copied().unwrap_or(f64::NAN)
+    values
+        .get((share * last as f64).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 fn median(values: &mut [f64]) -> f64 {

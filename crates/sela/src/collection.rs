@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sela_store::{Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, Written};
+use sela_store::{
+    Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, Written,
+};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::search::{Stored, nearest};
 use crate::query::{Hit, Metric, Near, Query, metric_named};
+use crate::search::{Stored, nearest};
 
 /// How a collection is created; fixed from then on.
 #[derive(Clone, Debug)]
@@ -24,14 +26,21 @@ pub struct CollectionOptions {
 
 impl Default for CollectionOptions {
     fn default() -> Self {
-        Self { vectors: Vectors::Model, metric: Metric::Cosine, record: Record::F32 }
+        Self {
+            vectors: Vectors::Model,
+            metric: Metric::Cosine,
+            record: Record::F32,
+        }
     }
 }
 
 impl CollectionOptions {
     /// The defaults, for vectors of `dim` numbers that the engine's model did not make.
     pub fn external(dim: usize) -> Self {
-        Self { vectors: Vectors::External { dim }, ..Self::default() }
+        Self {
+            vectors: Vectors::External { dim },
+            ..Self::default()
+        }
     }
 }
 
@@ -64,18 +73,31 @@ pub struct Item {
 impl Item {
     /// A text to be embedded.
     pub fn text(id: impl IntoId, text: impl Into<String>) -> Self {
-        Self { id: id.into_id(), text: Some(text.into()), vector: None, payload: None }
+        Self {
+            id: id.into_id(),
+            text: Some(text.into()),
+            vector: None,
+            payload: None,
+        }
     }
 
     /// A vector to be stored as it is.
     pub fn vector(id: impl IntoId, vector: impl Into<Vec<f32>>) -> Self {
-        Self { id: id.into_id(), text: None, vector: Some(vector.into()), payload: None }
+        Self {
+            id: id.into_id(),
+            text: None,
+            vector: Some(vector.into()),
+            payload: None,
+        }
     }
 
     /// With a JSON object.
     #[must_use]
     pub fn payload(self, payload: Payload) -> Self {
-        Self { payload: Some(payload), ..self }
+        Self {
+            payload: Some(payload),
+            ..self
+        }
     }
 }
 
@@ -130,7 +152,11 @@ pub struct Collection {
 
 impl Collection {
     pub(crate) fn new(engine: Engine, name: &str, store: Arc<sela_store::Collection>) -> Self {
-        Self { engine, name: name.to_owned(), store }
+        Self {
+            engine,
+            name: name.to_owned(),
+            store,
+        }
     }
 
     /// Its name.
@@ -145,14 +171,21 @@ impl Collection {
 
     /// How nearness is measured unless a query says otherwise.
     pub fn metric(&self) -> Metric {
-        self.schema().metric.as_deref().and_then(metric_named).unwrap_or(Metric::Cosine)
+        self.schema()
+            .metric
+            .as_deref()
+            .and_then(metric_named)
+            .unwrap_or(Metric::Cosine)
     }
 
     /// Stores items, replacing those of the same ids; all or none, and durable when it returns.
     pub fn upsert(&self, items: &[Item]) -> Result<Upserted> {
         let (rows, truncated) = self.rows_of(items)?;
         let ops: Vec<Op> = rows.into_iter().map(Op::Upsert).collect();
-        Ok(Upserted { written: self.store.write(&ops)?, truncated })
+        Ok(Upserted {
+            written: self.store.write(&ops)?,
+            truncated,
+        })
     }
 
     /// Removes rows; those that are not there are passed over. Durable when it returns.
@@ -175,7 +208,11 @@ impl Collection {
         let dim = self.schema().dim as usize;
         if vector.len() != dim {
             let (name, found) = (self.name.clone(), vector.len());
-            return Err(Error::QueryDim { name, expected: dim, found });
+            return Err(Error::QueryDim {
+                name,
+                expected: dim,
+                found,
+            });
         }
         let began = Instant::now();
         let view = self.store.view()?;
@@ -184,7 +221,10 @@ impl Collection {
             None => None,
         };
         let metric = query.metric.unwrap_or(self.metric());
-        let source = Stored { view: &view, chosen: live.as_deref() };
+        let source = Stored {
+            view: &view,
+            chosen: live.as_deref(),
+        };
         let near = nearest(self.engine.searcher(), &source, vector, query.k, metric)?;
         let places: Vec<_> = near.iter().map(|n| n.place).collect();
         let fields = Fields {
@@ -201,7 +241,11 @@ impl Collection {
             payload: row.payload,
             vector: query.with_vector.then_some(row.vector),
         };
-        Ok(rows.into_iter().zip(near.iter().map(|n| n.score)).map(hit).collect())
+        Ok(rows
+            .into_iter()
+            .zip(near.iter().map(|n| n.score))
+            .map(hit)
+            .collect())
     }
 
     /// Rows by id, in the order asked for; `None` where there is none.
@@ -259,7 +303,11 @@ impl Collection {
         for item in items.iter().filter(|i| i.vector.is_none()) {
             match &item.text {
                 Some(text) => texts.push(text.as_str()),
-                None => return Err(Error::EmptyItem { id: item.id.clone() }),
+                None => {
+                    return Err(Error::EmptyItem {
+                        id: item.id.clone(),
+                    });
+                }
             }
         }
         let mut made = Vec::new();
@@ -268,12 +316,20 @@ impl Collection {
             self.check_space()?;
             let embedded = self.engine.embed_batch(&texts)?;
             truncated = embedded.info.iter().filter(|i| i.truncated).count() as u64;
-            made = embedded.vectors.chunks_exact(embedded.dim).map(<[f32]>::to_vec).collect();
+            made = embedded
+                .vectors
+                .chunks_exact(embedded.dim)
+                .map(<[f32]>::to_vec)
+                .collect();
         }
         let mut made = made.into_iter();
         let row = |item: &Item| Row {
             id: item.id.clone(),
-            vector: item.vector.clone().or_else(|| made.next()).unwrap_or_default(),
+            vector: item
+                .vector
+                .clone()
+                .or_else(|| made.next())
+                .unwrap_or_default(),
             payload: item.payload.clone(),
             text: item.text.clone(),
         };
@@ -284,13 +340,19 @@ impl Collection {
     fn check_space(&self) -> Result<()> {
         let space = &self.schema().space;
         if space.starts_with("external:") {
-            return Err(Error::ExternalSpace { name: self.name.clone() });
+            return Err(Error::ExternalSpace {
+                name: self.name.clone(),
+            });
         }
         let encoder = self.engine.encoder()?;
         if encoder.space().to_string() == *space {
             return Ok(());
         }
-        let built = self.schema().provenance.pointer("/made/model").and_then(|m| m.as_str());
+        let built = self
+            .schema()
+            .provenance
+            .pointer("/made/model")
+            .and_then(|m| m.as_str());
         Err(Error::OtherSpace {
             name: self.name.clone(),
             built_with: built.unwrap_or(space).to_owned(),

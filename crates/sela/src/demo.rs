@@ -39,7 +39,10 @@ pub fn verses() -> Result<Vec<Verse>> {
     read.map_err(Error::io("read", "the demo corpus".as_ref()))?;
     let verse = |line: &str| {
         let (place, text) = line.split_once('\t')?;
-        Some(Verse { place: place.to_owned(), text: text.to_owned() })
+        Some(Verse {
+            place: place.to_owned(),
+            text: text.to_owned(),
+        })
     };
     Ok(text.lines().filter_map(verse).collect())
 }
@@ -74,8 +77,14 @@ mod tests {
     fn every_verse_has_its_place() {
         let items: Vec<Item> = items().unwrap().map(Result::unwrap).collect();
         assert_eq!(items.len() as u64, VERSES);
-        let psalm = items.iter().find(|i| i.id.to_string() == "Psalms 23:1").unwrap();
-        assert_eq!(psalm.text.as_deref(), Some("The LORD is my shepherd; I shall not want."));
+        let psalm = items
+            .iter()
+            .find(|i| i.id.to_string() == "Psalms 23:1")
+            .unwrap();
+        assert_eq!(
+            psalm.text.as_deref(),
+            Some("The LORD is my shepherd; I shall not want.")
+        );
         assert_eq!(psalm.payload.as_ref().unwrap()["chapter"], 23);
         assert!(items.iter().all(|i| i.payload.is_some()));
     }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sela_compute::Inventory;
-use sela_index::{Searcher, SearcherOptions};
 use sela_encoder::{Dtype, Embeddings, Encoder, EncoderOptions, ModelFiles};
+use sela_index::{Searcher, SearcherOptions};
 use sela_store::disk::{Disk, Mapped, OsDisk};
 
 use crate::collection::{Collection, CollectionOptions, Vectors};
@@ -95,7 +95,9 @@ struct Inner {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("options", &self.inner.options).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,7 +106,10 @@ impl Engine {
     pub fn open(options: Options) -> Result<Self> {
         let models = Models::new(&options.home, options.models.clone());
         let threads = options.threads.unwrap_or(0);
-        let searcher = Searcher::new(SearcherOptions { threads, ..SearcherOptions::default() })?;
+        let searcher = Searcher::new(SearcherOptions {
+            threads,
+            ..SearcherOptions::default()
+        })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
@@ -165,9 +170,9 @@ impl Engine {
         make_dir(&self.root())?;
         match sela_store::Collection::create(&dir, &schema, &store_options(false)) {
             Ok(store) => Ok(self.remember(name, store)),
-            Err(sela_store::Error::AlreadyExists { .. }) => {
-                Err(Error::CollectionExists { name: name.to_owned() })
-            }
+            Err(sela_store::Error::AlreadyExists { .. }) => Err(Error::CollectionExists {
+                name: name.to_owned(),
+            }),
             Err(error) => Err(error.into()),
         }
     }
@@ -193,7 +198,11 @@ impl Engine {
     }
 
     /// Opens a collection for writing, creating it when there is none.
-    pub fn collection_or_create(&self, name: &str, options: &CollectionOptions) -> Result<Collection> {
+    pub fn collection_or_create(
+        &self,
+        name: &str,
+        options: &CollectionOptions,
+    ) -> Result<Collection> {
         match self.collection(name) {
             Err(Error::NoCollection { .. }) => self.create(name, options),
             opened => opened,
@@ -225,7 +234,10 @@ impl Engine {
     /// Fails when it is open for writing elsewhere.
     pub fn delete(&self, name: &str) -> Result<()> {
         let dir = self.existing(name)?;
-        if lock(&self.inner.writers).get(name).is_some_and(|w| w.strong_count() > 0) {
+        if lock(&self.inner.writers)
+            .get(name)
+            .is_some_and(|w| w.strong_count() > 0)
+        {
             return Err(sela_store::Error::Locked { dir }.into());
         }
         // Taking the writer's lock shows that nobody writes; a collection too damaged to open
@@ -235,7 +247,9 @@ impl Engine {
             opened => opened.ok(),
         };
         // Gone under its name at once, however long removing the files takes.
-        let trash = self.root().join(format!(".deleted-{name}-{}", std::process::id()));
+        let trash = self
+            .root()
+            .join(format!(".deleted-{name}-{}", std::process::id()));
         fs::rename(&dir, &trash).map_err(Error::io("remove", &dir))?;
         drop(lock);
         fs::remove_dir_all(&trash).map_err(Error::io("remove", &trash))?;
@@ -291,15 +305,24 @@ impl Engine {
         if is_collection(&dir) {
             return Ok(dir);
         }
-        Err(Error::NoCollection { name: name.to_owned(), others: self.collections()? })
+        Err(Error::NoCollection {
+            name: name.to_owned(),
+            others: self.collections()?,
+        })
     }
 
-    fn open_store(&self, name: &str, dir: &Path, read_only: bool) -> Result<sela_store::Collection> {
+    fn open_store(
+        &self,
+        name: &str,
+        dir: &Path,
+        read_only: bool,
+    ) -> Result<sela_store::Collection> {
         match sela_store::Collection::open(dir, &store_options(read_only)) {
             // A creation that was cut short: as good as none, and `create` starts afresh.
-            Err(sela_store::Error::NotACollection { .. }) => {
-                Err(Error::NoCollection { name: name.to_owned(), others: self.collections()? })
-            }
+            Err(sela_store::Error::NotACollection { .. }) => Err(Error::NoCollection {
+                name: name.to_owned(),
+                others: self.collections()?,
+            }),
             opened => Ok(opened?),
         }
     }

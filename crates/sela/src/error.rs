@@ -169,9 +169,7 @@ impl Error {
             Self::NoCollection { others, .. } if others.is_empty() => {
                 Some("there are none yet; `sela index` makes one".to_owned())
             }
-            Self::NoCollection { others, .. } => {
-                Some(format!("there are: {}", others.join(", ")))
-            }
+            Self::NoCollection { others, .. } => Some(format!("there are: {}", others.join(", "))),
             Self::CollectionExists { .. } => None,
             Self::ExternalSpace { .. } => Some(
                 "ask with a vector; or, if the model in use made those vectors, index them again \
@@ -181,9 +179,9 @@ impl Error {
             Self::OtherSpace { built_with, .. } => {
                 Some(format!("use `--model {built_with}`, or another collection"))
             }
-            Self::QueryDim { .. } => {
-                Some("the query must come from the model that made the collection's vectors".to_owned())
-            }
+            Self::QueryDim { .. } => Some(
+                "the query must come from the model that made the collection's vectors".to_owned(),
+            ),
             Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),

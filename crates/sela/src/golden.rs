@@ -24,15 +24,24 @@ pub(crate) fn golden() -> Golden {
         text: String,
     }
     // The files are part of the program: a test reads them.
-    let texts = TEXTS.lines().filter_map(|l| serde_json::from_str::<Line>(l).ok());
-    Golden { texts: texts.map(|l| l.text).collect(), vectors: npy_f32(VECTORS) }
+    let texts = TEXTS
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Line>(l).ok());
+    Golden {
+        texts: texts.map(|l| l.text).collect(),
+        vectors: npy_f32(VECTORS),
+    }
 }
 
 /// The numbers of a `.npy` file of little-endian f32, as the golden vectors are.
 fn npy_f32(bytes: &[u8]) -> Vec<f32> {
-    let header = bytes.get(8..10).map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let header = bytes
+        .get(8..10)
+        .map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
     let body = bytes.get(10 + header..).unwrap_or_default();
-    body.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    body.chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect()
 }
 
 #[cfg(test)]

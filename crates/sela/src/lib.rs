@@ -25,11 +25,11 @@ mod engine;
 mod error;
 mod golden;
 mod load;
-mod random;
-mod scratch;
 pub mod models;
 mod names;
 mod query;
+mod random;
+mod scratch;
 mod search;
 mod stats;
 pub mod validate;
@@ -43,7 +43,7 @@ pub use query::{Hit, Metric, Near, Query, metric_name, metric_named};
 pub use sela_compute::{Arithmetic, Inventory, Isa, Tier, self_test};
 pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
 pub use sela_store::{
-    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record, Report as VerifyReport, Row, Schema,
-    Written,
+    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
+    Report as VerifyReport, Row, Schema, Written,
 };
 pub use stats::{Capabilities, Stats};

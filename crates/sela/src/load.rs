@@ -14,8 +14,8 @@ use sela_store::{Bulk, Fields, Id, Op, Row, Written};
 
 use crate::collection::{Collection, Item};
 use crate::error::{Error, Result};
-pub(crate) use progress::{forget, now_ns};
 use progress::{Digest, Progress};
+pub(crate) use progress::{forget, now_ns};
 
 /// How a load goes about it.
 #[derive(Clone, Debug)]
@@ -29,7 +29,10 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { commit_items: None, commit_bytes_max: 64 << 20 }
+        Self {
+            commit_items: None,
+            commit_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -109,7 +112,11 @@ impl Collection {
         if let Some(progress) = progress.filter(|p| p.fits(&info)) {
             if load.skip(&progress, &mut items) {
                 load.loaded.unchanged = progress.items;
-                if watch(LoadEvent::Resumed { items: progress.items }).is_break() {
+                if watch(LoadEvent::Resumed {
+                    items: progress.items,
+                })
+                .is_break()
+                {
                     load.loaded.stopped = true;
                     return Ok(load.loaded);
                 }
@@ -158,7 +165,9 @@ impl<'a> Load<'a> {
     /// Passes over the items of an earlier load; whether they were the same as then.
     fn skip(&mut self, progress: &Progress, items: &mut Items<'_>) -> bool {
         while self.loaded.items < progress.items {
-            let Some(Ok(item)) = items.next() else { return false };
+            let Some(Ok(item)) = items.next() else {
+                return false;
+            };
             self.digest.update(&item);
             self.loaded.items += 1;
         }
@@ -187,7 +196,8 @@ impl<'a> Load<'a> {
             self.digest.update(&item);
             batch.items.push(item);
             batch.bytes += bytes;
-            let full = open_items >= self.commit_items || open_bytes >= self.options.commit_bytes_max;
+            let full =
+                open_items >= self.commit_items || open_bytes >= self.options.commit_bytes_max;
             if full || batch.items.len() >= STEP_ITEMS {
                 self.step(&mut batch)?;
             }
@@ -208,7 +218,11 @@ impl<'a> Load<'a> {
 
     /// Chooses by the first item how large commits are.
     fn begin(&mut self, first: &Item) {
-        let usual = if first.vector.is_some() { COMMIT_VECTORS } else { COMMIT_TEXTS };
+        let usual = if first.vector.is_some() {
+            COMMIT_VECTORS
+        } else {
+            COMMIT_TEXTS
+        };
         self.commit_items = self.options.commit_items.unwrap_or(usual).max(1);
     }
 
@@ -222,8 +236,10 @@ impl<'a> Load<'a> {
             return Ok(());
         }
         let bulk = self.commit_items >= BULK_ITEMS_MIN && fresh.iter().all(|i| i.vector.is_some());
-        let (rows, truncated) =
-            self.collection.rows_of(&fresh).map_err(|e| e.in_items(first, &fresh))?;
+        let (rows, truncated) = self
+            .collection
+            .rows_of(&fresh)
+            .map_err(|e| e.in_items(first, &fresh))?;
         self.loaded.truncated += truncated;
         if bulk {
             let load = match &mut self.bulk {
@@ -266,7 +282,10 @@ impl<'a> Load<'a> {
         if !self.compare {
             return Ok(items);
         }
-        let fields = Fields { vector: items.iter().any(|i| i.vector.is_some()), ..Fields::DOC };
+        let fields = Fields {
+            vector: items.iter().any(|i| i.vector.is_some()),
+            ..Fields::DOC
+        };
         let ids: Vec<Id> = items.iter().map(|i| i.id.clone()).collect();
         let stored = self.collection.get(&ids, fields)?;
         let before = items.len();
@@ -275,7 +294,10 @@ impl<'a> Load<'a> {
         let mut seen = std::collections::HashSet::new();
         let twice = ids.iter().any(|id| !seen.insert(id));
         items.retain(|item| {
-            let same = stored.next().flatten().is_some_and(|row| is_same(item, &row));
+            let same = stored
+                .next()
+                .flatten()
+                .is_some_and(|row| is_same(item, &row));
             twice || !same
         });
         self.loaded.unchanged += (before - items.len()) as u64;
@@ -286,7 +308,10 @@ impl<'a> Load<'a> {
 /// Whether a stored row holds what the item says; a vector the model makes follows the text.
 fn is_same(item: &Item, row: &Row) -> bool {
     let vector = item.vector.as_ref().is_none_or(|v| {
-        v.len() == row.vector.len() && v.iter().zip(&row.vector).all(|(a, b)| a.to_bits() == b.to_bits())
+        v.len() == row.vector.len()
+            && v.iter()
+                .zip(&row.vector)
+                .all(|(a, b)| a.to_bits() == b.to_bits())
     });
     vector && item.text == row.text && item.payload == row.payload
 }
@@ -300,15 +325,25 @@ fn weight(item: &Item) -> usize {
 impl Error {
     /// Names the item an encoder's complaint is about, by its place in the source.
     fn in_items(self, first: u64, items: &[Item]) -> Self {
-        let Self::Encoder(error) = &self else { return self };
+        let Self::Encoder(error) = &self else {
+            return self;
+        };
         let index = match error {
             sela_encoder::Error::TextTooLong { index, .. }
             | sela_encoder::Error::Tokenize { index, .. }
             | sela_encoder::Error::NotFinite { index } => *index,
             _ => return self,
         };
-        let id = items.iter().filter(|i| i.vector.is_none()).nth(index).map(|i| i.id.to_string());
-        Self::Item { near: first + 1, id: id.unwrap_or_default(), source: Box::new(self) }
+        let id = items
+            .iter()
+            .filter(|i| i.vector.is_none())
+            .nth(index)
+            .map(|i| i.id.to_string());
+        Self::Item {
+            near: first + 1,
+            id: id.unwrap_or_default(),
+            source: Box::new(self),
+        }
     }
 }
 

@@ -11,7 +11,9 @@ pub(crate) fn check(name: &str) -> Result<()> {
     if (1..=NAME_MAX).contains(&name.len()) && !name.starts_with('.') && name.chars().all(plain) {
         return Ok(());
     }
-    Err(Error::CollectionName { name: name.chars().take(NAME_MAX + 1).collect() })
+    Err(Error::CollectionName {
+        name: name.chars().take(NAME_MAX + 1).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -23,7 +25,18 @@ mod tests {
         for good in ["a", "kjv-demo", "A.b_c-9", &"x".repeat(128)] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", ".a", "a/b", "a b", "ä", "a\0", "a:b", &"x".repeat(129)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".a",
+            "a/b",
+            "a b",
+            "ä",
+            "a\0",
+            "a:b",
+            &"x".repeat(129),
+        ] {
             assert!(check(bad).is_err(), "{bad}");
         }
     }

@@ -51,7 +51,14 @@ impl Query {
 
     /// The rows nearest to something, with the defaults.
     pub fn near(near: Near) -> Self {
-        Self { near, k: 10, metric: None, filter: None, with_document: true, with_vector: false }
+        Self {
+            near,
+            k: 10,
+            metric: None,
+            filter: None,
+            with_document: true,
+            with_vector: false,
+        }
     }
 
     /// With another number of hits.
@@ -63,13 +70,19 @@ impl Query {
     /// With another metric than the collection's.
     #[must_use]
     pub fn metric(self, metric: Metric) -> Self {
-        Self { metric: Some(metric), ..self }
+        Self {
+            metric: Some(metric),
+            ..self
+        }
     }
 
     /// Among the rows that meet a condition.
     #[must_use]
     pub fn filter(self, filter: Filter) -> Self {
-        Self { filter: Some(filter), ..self }
+        Self {
+            filter: Some(filter),
+            ..self
+        }
     }
 }
 
@@ -101,5 +114,7 @@ pub fn metric_name(metric: Metric) -> &'static str {
 
 /// The metric of a name.
 pub fn metric_named(name: &str) -> Option<Metric> {
-    [Metric::Cosine, Metric::Dot, Metric::L2].into_iter().find(|&m| metric_name(m) == name)
+    [Metric::Cosine, Metric::Dot, Metric::L2]
+        .into_iter()
+        .find(|&m| metric_name(m) == name)
 }

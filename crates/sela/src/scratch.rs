@@ -10,7 +10,9 @@ impl Scratch {
     /// Makes a folder of this process's own under `home`.
     pub(crate) fn new(home: &Path, purpose: &str) -> Result<Self> {
         let stamp = crate::load::now_ns();
-        let dir = home.join("scratch").join(format!("{purpose}-{}-{stamp}", std::process::id()));
+        let dir = home
+            .join("scratch")
+            .join(format!("{purpose}-{}-{stamp}", std::process::id()));
         std::fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         Ok(Self(dir))
     }

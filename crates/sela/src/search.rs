@@ -56,13 +56,27 @@ pub(crate) fn nearest(
     k: usize,
     metric: Metric,
 ) -> Result<Vec<Near>> {
-    let options = SearchOptions { dim: query.len(), metric, k };
-    let mut answers = searcher.search(source, query, options).map_err(from_index)?;
+    let options = SearchOptions {
+        dim: query.len(),
+        metric,
+        k,
+    };
+    let mut answers = searcher
+        .search(source, query, options)
+        .map_err(from_index)?;
     let near = |hit: sela_index::Hit| Near {
-        place: Place { part: hit.part, row: hit.row },
+        place: Place {
+            part: hit.part,
+            row: hit.row,
+        },
         score: hit.score,
     };
-    Ok(answers.pop().unwrap_or_default().into_iter().map(near).collect())
+    Ok(answers
+        .pop()
+        .unwrap_or_default()
+        .into_iter()
+        .map(near)
+        .collect())
 }
 
 /// The store's own error where a search failed for one.
@@ -72,12 +86,19 @@ fn from_index(error: sela_index::Error) -> Error {
             Ok(stored) => (*stored).into(),
             Err(source) => sela_index::Error::Part { part, source }.into(),
         },
-        sela_index::Error::Block { part, block, source } => {
-            match source.downcast::<sela_store::Error>() {
-                Ok(stored) => (*stored).into(),
-                Err(source) => sela_index::Error::Block { part, block, source }.into(),
+        sela_index::Error::Block {
+            part,
+            block,
+            source,
+        } => match source.downcast::<sela_store::Error>() {
+            Ok(stored) => (*stored).into(),
+            Err(source) => sela_index::Error::Block {
+                part,
+                block,
+                source,
             }
-        }
+            .into(),
+        },
         other => other.into(),
     }
 }

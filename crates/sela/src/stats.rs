@@ -63,7 +63,8 @@ pub(crate) struct Timed {
 impl Timed {
     pub(crate) fn add(&self, took: Duration) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.nanos
+            .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
     fn read(&self) -> (u64, Duration) {
@@ -76,7 +77,13 @@ impl Stats {
     pub(crate) fn of(counters: &Counters, report: Option<Report>) -> Self {
         let (embed_calls, embed_time) = counters.embed.read();
         let (queries, query_time) = counters.query.read();
-        let mut stats = Self { embed_calls, embed_time, queries, query_time, ..Self::default() };
+        let mut stats = Self {
+            embed_calls,
+            embed_time,
+            queries,
+            query_time,
+            ..Self::default()
+        };
         if let Some(report) = report {
             stats.texts = report.texts;
             stats.tokens = report.tokens;

@@ -63,8 +63,14 @@ impl Checks<'_> {
     /// Runs a check; an error of the engine is a failure of the check.
     fn run(&mut self, name: impl Into<String>, check: impl FnOnce() -> Result<Outcome>) {
         let began = Instant::now();
-        let outcome = check().unwrap_or_else(|error| Outcome::Fail { found: error.to_string() });
-        let check = Check { name: name.into(), outcome, took: began.elapsed() };
+        let outcome = check().unwrap_or_else(|error| Outcome::Fail {
+            found: error.to_string(),
+        });
+        let check = Check {
+            name: name.into(),
+            outcome,
+            took: began.elapsed(),
+        };
         (self.sink)(&check);
         self.done.push(check);
     }
@@ -73,16 +79,25 @@ impl Checks<'_> {
 /// `Pass` or `Fail` by a condition.
 fn verdict(passed: bool, found: impl Into<String>) -> Outcome {
     let found = found.into();
-    if passed { Outcome::Pass { found } } else { Outcome::Fail { found } }
+    if passed {
+        Outcome::Pass { found }
+    } else {
+        Outcome::Fail { found }
+    }
 }
 
 fn skipped(lacks: impl Into<String>) -> Result<Outcome> {
-    Ok(Outcome::Skipped { lacks: lacks.into() })
+    Ok(Outcome::Skipped {
+        lacks: lacks.into(),
+    })
 }
 
 /// Runs all checks with the engine's model and threads.
 pub fn run(engine: &Engine, sink: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
-    let mut checks = Checks { done: Vec::new(), sink };
+    let mut checks = Checks {
+        done: Vec::new(),
+        sink,
+    };
     vectors::run(engine, &mut checks)?;
     search::run(engine, &mut checks);
     store::run(engine, &mut checks);

@@ -13,25 +13,26 @@ use crate::{npy, table};
 pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
     let options = options(&args)?;
     let engine = app.engine_with_model()?;
-    let to_stdout = args.json.as_deref().is_some_and(|path| path == Path::new("-"));
+    let to_stdout = args
+        .json
+        .as_deref()
+        .is_some_and(|path| path == Path::new("-"));
     let mut bar = None;
     let mut failed = None;
-    let report = sela::bench::run(&engine, &options, &mut |workload, figure| {
-        match figure {
-            None => {
-                let spinner = app.bar(0, "{spinner} {msg} {elapsed}");
-                spinner.set_message(workload.name());
-                if let Some(last) = bar.replace(spinner) {
-                    last.finish_and_clear();
-                }
+    let report = sela::bench::run(&engine, &options, &mut |workload, figure| match figure {
+        None => {
+            let spinner = app.bar(0, "{spinner} {msg} {elapsed}");
+            spinner.set_message(workload.name());
+            if let Some(last) = bar.replace(spinner) {
+                last.finish_and_clear();
             }
-            Some(figure) => {
-                if let Some(bar) = bar.take() {
-                    bar.finish_and_clear();
-                }
-                if !to_stdout && let Err(failure) = print(&line(figure)) {
-                    failed.get_or_insert(failure);
-                }
+        }
+        Some(figure) => {
+            if let Some(bar) = bar.take() {
+                bar.finish_and_clear();
+            }
+            if !to_stdout && let Err(failure) = print(&line(figure)) {
+                failed.get_or_insert(failure);
             }
         }
     })?;
@@ -44,13 +45,17 @@ pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
     match &args.json {
         Some(_) if to_stdout => print_json(&report)?,
         Some(path) => {
-            let text = serde_json::to_string_pretty(&report).map_err(|e| Failure::say(e.to_string()))?;
+            let text =
+                serde_json::to_string_pretty(&report).map_err(|e| Failure::say(e.to_string()))?;
             std::fs::write(path, text + "\n").map_err(Failure::file("write", path))?;
         }
         None => {
             let m = &report.machine;
             let cpu = m.cpu.as_deref().unwrap_or("unknown CPU");
-            app.note(&format!("{cpu}, {} of {} threads, {} with {} kernels", m.threads, m.cpu_threads, m.arithmetic, m.isa));
+            app.note(&format!(
+                "{cpu}, {} of {} threads, {} with {} kernels",
+                m.threads, m.cpu_threads, m.arithmetic, m.isa
+            ));
         }
     }
     Ok(Outcome::Done)
@@ -62,7 +67,11 @@ fn options(args: &Bench) -> Result<BenchOptions> {
         (Some(rows), Some(queries)) => Some((read_matrix(rows)?, read_matrix(queries)?)),
         _ => None,
     };
-    let only = if args.only.is_empty() { Workload::ALL.to_vec() } else { args.only.clone() };
+    let only = if args.only.is_empty() {
+        Workload::ALL.to_vec()
+    } else {
+        args.only.clone()
+    };
     Ok(BenchOptions {
         only,
         repeat: args.repeat,
@@ -83,20 +92,33 @@ fn read_texts(path: &Path) -> Result<Vec<String>> {
 
 fn read_matrix(path: &Path) -> Result<Matrix> {
     let rows = npy::open(path)?;
-    Ok(Matrix { dim: rows.dim, numbers: rows.read_all()? })
+    Ok(Matrix {
+        dim: rows.dim,
+        numbers: rows.read_all()?,
+    })
 }
 
 /// A figure for people.
 fn line(figure: &Figure) -> String {
-    let rows = figure.rows.map_or_else(String::new, |rows| format!("{} rows", table::count(rows as u64)));
+    let rows = figure.rows.map_or_else(String::new, |rows| {
+        format!("{} rows", table::count(rows as u64))
+    });
     let unit = figure.unit.unwrap_or_default();
     let mut parts = Vec::new();
-    for (what, value) in [("p50", figure.p50), ("p99", figure.p99), ("median", figure.median), ("peak", figure.peak)] {
+    for (what, value) in [
+        ("p50", figure.p50),
+        ("p99", figure.p99),
+        ("median", figure.median),
+        ("peak", figure.peak),
+    ] {
         if let Some(value) = value {
             parts.push(format!("{what} {value:.2} {unit}"));
         }
     }
-    for (what, value) in [("texts/s", figure.texts_per_s), ("tokens/s", figure.tokens_per_s)] {
+    for (what, value) in [
+        ("texts/s", figure.texts_per_s),
+        ("tokens/s", figure.tokens_per_s),
+    ] {
         if let Some(value) = value {
             parts.push(format!("{} {what}", table::count(value.round() as u64)));
         }

@@ -22,7 +22,11 @@ pub(super) fn run(app: &App, command: Collection) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Collection::Verify(args) => verify(app, &args.name, args.format.json),
-        Collection::Snapshot { name, folder, format } => snapshot(app, &name, &folder, format.json),
+        Collection::Snapshot {
+            name,
+            folder,
+            format,
+        } => snapshot(app, &name, &folder, format.json),
     }
 }
 
@@ -33,20 +37,30 @@ fn list(app: &App, json: bool) -> Result<Outcome> {
         // One that cannot be opened is listed all the same.
         let found = engine.collection_read_only(&name).and_then(|c| {
             let info = c.info()?;
-            Ok((info.rows_live, info.segment_bytes + info.catalog_bytes, c.schema().space.clone()))
+            Ok((
+                info.rows_live,
+                info.segment_bytes + info.catalog_bytes,
+                c.schema().space.clone(),
+            ))
         });
         rows.push((name, found));
     }
     if json {
         let line = |(name, found): &(String, sela::Result<(u64, u64, String)>)| match found {
-            Ok((rows, bytes, space)) => json!({"name": name, "rows": rows, "bytes": bytes, "space": space}),
+            Ok((rows, bytes, space)) => {
+                json!({"name": name, "rows": rows, "bytes": bytes, "space": space})
+            }
             Err(error) => json!({"name": name, "error": error.to_string()}),
         };
         print_json(&rows.iter().map(line).collect::<Vec<_>>())?;
     } else {
         let line = |(name, found): &(String, sela::Result<(u64, u64, String)>)| match found {
             Ok((rows, bytes, _)) => {
-                vec![name.clone(), format!("{} rows", table::count(*rows)), table::bytes(*bytes)]
+                vec![
+                    name.clone(),
+                    format!("{} rows", table::count(*rows)),
+                    table::bytes(*bytes),
+                ]
             }
             Err(error) => vec![name.clone(), error.to_string()],
         };
@@ -62,22 +76,34 @@ fn info(app: &App, name: &str, json: bool) -> Result<Outcome> {
         print_json(&json!({"name": name, "schema": schema, "info": info}))?;
         return Ok(Outcome::Done);
     }
-    let made = schema.provenance.pointer("/made/model").and_then(|m| m.as_str());
+    let made = schema
+        .provenance
+        .pointer("/made/model")
+        .and_then(|m| m.as_str());
     let mut rows = vec![
         ("rows", table::count(info.rows_live)),
         ("not in a segment yet", table::count(info.rows_pending)),
         ("dead rows", table::count(info.rows_dead)),
-        ("vectors", format!("{} numbers, {:?}", schema.dim, schema.record).to_lowercase()),
+        (
+            "vectors",
+            format!("{} numbers, {:?}", schema.dim, schema.record).to_lowercase(),
+        ),
         ("metric", sela::metric_name(collection.metric()).to_owned()),
         ("model", made.unwrap_or("none: made elsewhere").to_owned()),
         ("space", schema.space.clone()),
-        ("segments", format!("{}, {}", info.segments, table::bytes(info.segment_bytes))),
+        (
+            "segments",
+            format!("{}, {}", info.segments, table::bytes(info.segment_bytes)),
+        ),
         ("catalog", table::bytes(info.catalog_bytes)),
     ];
     if let Some(why) = info.poisoned {
         rows.push(("writes are refused", why));
     }
-    let rows: Vec<_> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
+    let rows: Vec<_> = rows
+        .into_iter()
+        .map(|(what, value)| vec![what.to_owned(), value])
+        .collect();
     print(&table::columns(&rows))?;
     Ok(Outcome::Done)
 }
@@ -100,14 +126,24 @@ fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
         ))?;
     } else {
         print(&faults.iter().map(|f| format!("{f}\n")).collect::<String>())?;
-        app.note(&format!("{} faults; restore `{name}` from a snapshot", faults.len()));
+        app.note(&format!(
+            "{} faults; restore `{name}` from a snapshot",
+            faults.len()
+        ));
     }
-    Ok(if report.is_sound() { Outcome::Done } else { Outcome::Nothing })
+    Ok(if report.is_sound() {
+        Outcome::Done
+    } else {
+        Outcome::Nothing
+    })
 }
 
 fn snapshot(app: &App, name: &str, folder: &Path, json: bool) -> Result<Outcome> {
     if folder.exists() {
-        return Err(Failure::say(format!("`{}` is there already", folder.display())));
+        return Err(Failure::say(format!(
+            "`{}` is there already",
+            folder.display()
+        )));
     }
     app.engine()?.collection_read_only(name)?.snapshot(folder)?;
     if json {

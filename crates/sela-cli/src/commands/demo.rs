@@ -33,7 +33,9 @@ pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
             print(&answer(question, millis, &hits))?;
         }
     }
-    app.note(&format!("ask more with: sela search --collection {COLLECTION} \"...\""));
+    app.note(&format!(
+        "ask more with: sela search --collection {COLLECTION} \"...\""
+    ));
     Ok(Outcome::Done)
 }
 
@@ -45,21 +47,34 @@ fn open(app: &App, engine: &Engine) -> Result<Collection> {
         Err(error) => return Err(error.into()),
     }
     let collection = engine.collection_or_create(COLLECTION, &CollectionOptions::default())?;
-    app.note(&format!("indexing the King James Bible, {} verses (only this once)", table::count(VERSES)));
+    app.note(&format!(
+        "indexing the King James Bible, {} verses (only this once)",
+        table::count(VERSES)
+    ));
     let began = Instant::now();
-    let load = Load { app, total: Some(VERSES), json: false };
+    let load = Load {
+        app,
+        total: Some(VERSES),
+        json: false,
+    };
     let mut open = || {
         let items: sela::Items<'static> = Box::new(sela::demo::items()?);
         Ok(items)
     };
     let loaded = load.run(&collection, SOURCE, &mut open, &LoadOptions::default())?;
     if loaded.stopped {
-        let kept = format!("the first {} verses are kept; run it again to go on", table::count(loaded.items));
+        let kept = format!(
+            "the first {} verses are kept; run it again to go on",
+            table::count(loaded.items)
+        );
         return Err(Failure::Stopped(kept));
     }
     let took = began.elapsed().as_secs_f64();
     let fresh = (loaded.items - loaded.unchanged) as f64;
-    app.note(&format!("indexed in {took:.1} s, {:.0} verses a second\n", fresh / took));
+    app.note(&format!(
+        "indexed in {took:.1} s, {:.0} verses a second\n",
+        fresh / took
+    ));
     Ok(collection)
 }
 

@@ -39,11 +39,17 @@ pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
         let places = [("home", app.home()), ("data", &engine.options().data)];
         text += &indented(&places.map(|(what, p)| vec![what.to_owned(), p.display().to_string()]));
         print(&text)?;
-        if let Err(error) = &chosen && let Some(hint) = error.hint() {
+        if let Err(error) = &chosen
+            && let Some(hint) = error.hint()
+        {
             app.note(&format!("hint: {hint}"));
         }
     }
-    Ok(if passed { Outcome::Done } else { Outcome::Nothing })
+    Ok(if passed {
+        Outcome::Done
+    } else {
+        Outcome::Nothing
+    })
 }
 
 /// One kernel variant held against the reference.
@@ -72,9 +78,15 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
                 continue;
             }
             let began = Instant::now();
-            let veto = sela::self_test(isa, arithmetic).err().map(|e| e.to_string());
+            let veto = sela::self_test(isa, arithmetic)
+                .err()
+                .map(|e| e.to_string());
             let millis = began.elapsed().as_secs_f64() * 1e3;
-            tests.push(Test { what: format!("{arithmetic} products with {isa} kernels"), millis, veto });
+            tests.push(Test {
+                what: format!("{arithmetic} products with {isa} kernels"),
+                millis,
+                veto,
+            });
         }
     }
     tests
@@ -91,9 +103,16 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
         ("cpu", cpu.name.clone().unwrap_or_else(unknown)),
         ("architecture", cpu.arch.to_owned()),
         ("threads", cpu.threads.to_string()),
-        ("memory", cpu.memory_bytes.map_or_else(unknown, table::bytes)),
+        (
+            "memory",
+            cpu.memory_bytes.map_or_else(unknown, table::bytes),
+        ),
         ("instruction sets", names(&cpu.isas).join(", ")),
-        ("bf16 unit", cpu.bf16.map_or_else(|| "none".to_owned(), |unit| unit.to_string())),
+        (
+            "bf16 unit",
+            cpu.bf16
+                .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
+        ),
     ]
     .map(|(what, value)| vec![what.to_owned(), value])
     .into()
@@ -112,11 +131,28 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
     let report = &chosen.report;
     let mut rows = vec![
         vec!["model".to_owned(), chosen.model.clone()],
-        vec!["vectors".to_owned(), format!("{} numbers, from at most {} tokens", chosen.dim, chosen.tokens_max)],
-        vec!["runs on".to_owned(), format!("{}, {} threads", report.tier, report.threads)],
-        vec!["arithmetic".to_owned(), format!("{} with {} kernels", report.arithmetic, report.isa)],
+        vec![
+            "vectors".to_owned(),
+            format!(
+                "{} numbers, from at most {} tokens",
+                chosen.dim, chosen.tokens_max
+            ),
+        ],
+        vec![
+            "runs on".to_owned(),
+            format!("{}, {} threads", report.tier, report.threads),
+        ],
+        vec![
+            "arithmetic".to_owned(),
+            format!("{} with {} kernels", report.arithmetic, report.isa),
+        ],
     ];
-    rows.extend(report.reasons.iter().map(|why| vec!["because".to_owned(), why.clone()]));
+    rows.extend(
+        report
+            .reasons
+            .iter()
+            .map(|why| vec!["because".to_owned(), why.clone()]),
+    );
     rows
 }
 
@@ -131,5 +167,8 @@ fn chosen_json(chosen: &sela::Capabilities) -> Value {
 }
 
 fn indented(rows: &[Vec<String>]) -> String {
-    table::columns(rows).lines().map(|line| format!("  {line}\n")).collect()
+    table::columns(rows)
+        .lines()
+        .map(|line| format!("  {line}\n"))
+        .collect()
 }

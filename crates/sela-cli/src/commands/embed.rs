@@ -37,7 +37,10 @@ pub(super) fn run(app: &App, args: &Embed) -> Result<Outcome> {
     let mut said = format!("{} texts embedded", crate::table::count(done.texts));
     if done.truncated > 0 {
         let most = engine.encoder()?.tokens_max();
-        said += &format!("; {} were longer than {most} tokens and were cut", done.truncated);
+        said += &format!(
+            "; {} were longer than {most} tokens and were cut",
+            done.truncated
+        );
     }
     app.note(&said);
     Ok(Outcome::Done)
@@ -55,7 +58,10 @@ impl Output {
             None if path.as_os_str() == "-" => Ok(Self::Stdout),
             Some("npy") => Ok(Self::Npy(path.to_owned())),
             Some("jsonl" | "ndjson") => Ok(Self::Json(path.to_owned())),
-            _ => Err(Failure::say(format!("`{}` ends neither in .npy nor .jsonl", path.display()))),
+            _ => Err(Failure::say(format!(
+                "`{}` ends neither in .npy nor .jsonl",
+                path.display()
+            ))),
         }
     }
 }
@@ -75,7 +81,10 @@ fn each(
 ) -> Result<Done> {
     let mut done = Done::default();
     loop {
-        let texts = lines.by_ref().take(TEXTS_AT_ONCE).collect::<sela::Result<Vec<String>>>()?;
+        let texts = lines
+            .by_ref()
+            .take(TEXTS_AT_ONCE)
+            .collect::<sela::Result<Vec<String>>>()?;
         if texts.is_empty() {
             return Ok(done);
         }
@@ -114,9 +123,16 @@ fn to_json(
 
 /// The shape stands at the front of the file, so the lines are counted as they come and the
 /// header is written last.
-fn to_npy(engine: &Engine, lines: Lines, path: &Path, bar: &indicatif::ProgressBar) -> Result<Done> {
+fn to_npy(
+    engine: &Engine,
+    lines: Lines,
+    path: &Path,
+    bar: &indicatif::ProgressBar,
+) -> Result<Done> {
     let mut writer = npy::Writer::create(path, engine.encoder()?.dim())?;
-    let done = each(engine, lines, bar, |_, embedded| writer.push(&embedded.vectors))?;
+    let done = each(engine, lines, bar, |_, embedded| {
+        writer.push(&embedded.vectors)
+    })?;
     writer.finish()?;
     Ok(done)
 }

@@ -20,15 +20,25 @@ pub(super) fn run(app: &App, args: &Index) -> Result<Outcome> {
         false => app.engine()?,
     };
     let collection = open(&engine, args, dim)?;
-    let options = LoadOptions { commit_items: args.commit_every, ..LoadOptions::default() };
+    let options = LoadOptions {
+        commit_items: args.commit_every,
+        ..LoadOptions::default()
+    };
     let source = sela::source_name(&args.input);
     let mut open = || input.open();
-    let load = Load { app, total: input.count(), json: args.json };
+    let load = Load {
+        app,
+        total: input.count(),
+        json: args.json,
+    };
     let loaded = load.run(&collection, &source, &mut open, &options)?;
     tell(app, &collection, &loaded);
     match loaded.stopped {
         true => {
-            let kept = format!("the first {} items are kept; run it again to go on", table::count(loaded.items));
+            let kept = format!(
+                "the first {} items are kept; run it again to go on",
+                table::count(loaded.items)
+            );
             Err(Failure::Stopped(kept))
         }
         false => Ok(Outcome::Done),
@@ -41,12 +51,20 @@ fn open(engine: &Engine, args: &Index, dim: Option<usize>) -> Result<Collection>
         Some(dim) if !args.declare => Vectors::External { dim },
         _ => Vectors::Model,
     };
-    let options = CollectionOptions { vectors, metric: args.metric.into(), ..CollectionOptions::default() };
+    let options = CollectionOptions {
+        vectors,
+        metric: args.metric.into(),
+        ..CollectionOptions::default()
+    };
     Ok(engine.collection_or_create(&args.collection, &options)?)
 }
 
 fn tell(app: &App, collection: &Collection, loaded: &Loaded) {
-    let mut said = format!("{} items in `{}`", table::count(loaded.items), collection.name());
+    let mut said = format!(
+        "{} items in `{}`",
+        table::count(loaded.items),
+        collection.name()
+    );
     if loaded.unchanged > 0 {
         said += &format!(", {} of them unchanged", table::count(loaded.unchanged));
     }
@@ -54,7 +72,10 @@ fn tell(app: &App, collection: &Collection, loaded: &Loaded) {
         said += &format!(", {} rows replaced", table::count(loaded.replaced));
     }
     if loaded.truncated > 0 {
-        said += &format!("; {} texts were too long for the model and were cut", table::count(loaded.truncated));
+        said += &format!(
+            "; {} texts were too long for the model and were cut",
+            table::count(loaded.truncated)
+        );
     }
     app.note(&said);
 }
@@ -99,11 +120,17 @@ impl Load<'_> {
                 if items > first {
                     bar.set_message(format!("{rate:.0} texts/s"));
                 }
-                if self.json && let Err(failure) = print_json(&serde_json::json!({"committed": items})) {
+                if self.json
+                    && let Err(failure) = print_json(&serde_json::json!({"committed": items}))
+                {
                     failed = Some(failure);
                     return ControlFlow::Break(());
                 }
-                if stop.asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if stop.asked() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             })
         });
         bar.finish_and_clear();

@@ -10,7 +10,12 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
     let models = engine.models();
     let named = |name: Option<String>| name.unwrap_or_else(|| app.global.model.clone());
     match command {
-        Model::Pull { name, from, force, format } => {
+        Model::Pull {
+            name,
+            from,
+            force,
+            format,
+        } => {
             let name = named(name);
             if force {
                 models.remove(&name)?;
@@ -26,7 +31,10 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
                 }))?;
             } else {
                 let size = table::bytes(model.bytes());
-                app.note(&format!("`{}` is here, {size} from {}", model.name, model.source));
+                app.note(&format!(
+                    "`{}` is here, {size} from {}",
+                    model.name, model.source
+                ));
             }
         }
         Model::List(format) => {
@@ -43,7 +51,11 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
                 let line = |m: &sela::models::ListedModel| {
                     let here = if m.present { "here" } else { "not here" };
                     let size = table::bytes(m.bytes);
-                    let path = if m.present { m.path.display().to_string() } else { String::new() };
+                    let path = if m.present {
+                        m.path.display().to_string()
+                    } else {
+                        String::new()
+                    };
                     vec![m.name.clone(), here.to_owned(), size, path]
                 };
                 print(&table::columns(&list.iter().map(line).collect::<Vec<_>>()))?;
@@ -57,7 +69,10 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
                     Ok(Outcome::Done)
                 }
                 Err(sela::Error::ModelMissing { name, dir }) => {
-                    app.note(&format!("`{name}` is not here; it would be in {}", dir.display()));
+                    app.note(&format!(
+                        "`{name}` is not here; it would be in {}",
+                        dir.display()
+                    ));
                     Ok(Outcome::Nothing)
                 }
                 Err(error) => Err(error.into()),
@@ -71,9 +86,7 @@ fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
     let files = app.engine()?.models().verify(name)?;
     let sound = files.iter().all(|f| f.problem.is_none());
     if json {
-        let line = |f: &sela::models::VerifiedFile| {
-            serde_json::json!({"path": f.path, "ok": f.problem.is_none(), "problem": f.problem})
-        };
+        let line = |f: &sela::models::VerifiedFile| serde_json::json!({"path": f.path, "ok": f.problem.is_none(), "problem": f.problem});
         print_json(&files.iter().map(line).collect::<Vec<_>>())?;
     } else {
         let line = |f: &sela::models::VerifiedFile| {
@@ -82,5 +95,9 @@ fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
         };
         print(&table::columns(&files.iter().map(line).collect::<Vec<_>>()))?;
     }
-    Ok(if sound { Outcome::Done } else { Outcome::Nothing })
+    Ok(if sound {
+        Outcome::Done
+    } else {
+        Outcome::Nothing
+    })
 }

@@ -43,9 +43,14 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
 }
 
 fn parse_filter(text: &str) -> Result<Filter> {
-    let hint = r#"for example {"and": [{"eq": {"book": "Psalms"}}, {"range": {"chapter": {"gte": 3}}}]}"#;
-    serde_json::from_str(text)
-        .map_err(|e| Failure::Said(format!("the filter cannot be read: {e}"), Some(hint.to_owned())))
+    let hint =
+        r#"for example {"and": [{"eq": {"book": "Psalms"}}, {"range": {"chapter": {"gte": 3}}}]}"#;
+    serde_json::from_str(text).map_err(|e| {
+        Failure::Said(
+            format!("the filter cannot be read: {e}"),
+            Some(hint.to_owned()),
+        )
+    })
 }
 
 fn json(hit: &Hit) -> serde_json::Value {
@@ -62,7 +67,10 @@ fn json(hit: &Hit) -> serde_json::Value {
 /// Hits as columns: score, id, the start of the text.
 pub(super) fn lines(hits: &[Hit]) -> String {
     let line = |hit: &Hit| {
-        let text = hit.text.as_deref().map_or_else(String::new, |t| table::one_line(t, 100));
+        let text = hit
+            .text
+            .as_deref()
+            .map_or_else(String::new, |t| table::one_line(t, 100));
         vec![format!("{:.4}", hit.score), hit.id.to_string(), text]
     };
     table::columns(&hits.iter().map(line).collect::<Vec<_>>())

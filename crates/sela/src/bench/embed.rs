@@ -44,7 +44,13 @@ pub(super) fn batch(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figur
         taken.push(millis(timed(|| engine.embed_batch(&texts))?.0));
     }
     let (unit, median) = (Some("ms"), Some(median(&mut taken)));
-    Ok(vec![Figure { name: "batch100", unit, rows: Some(texts.len()), median, ..Figure::default() }])
+    Ok(vec![Figure {
+        name: "batch100",
+        unit,
+        rows: Some(texts.len()),
+        median,
+        ..Figure::default()
+    }])
 }
 
 pub(super) fn bulk(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
@@ -59,7 +65,10 @@ pub(super) fn long(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure
             let verses = demo::verses()?;
             let join = |at: usize| {
                 let verses = verses.iter().skip(at * 150).take(LONG_VERSES);
-                verses.map(|v| v.text.as_str()).collect::<Vec<_>>().join(" ")
+                verses
+                    .map(|v| v.text.as_str())
+                    .collect::<Vec<_>>()
+                    .join(" ")
             };
             (0..LONG_TEXTS).map(join).collect()
         }
@@ -75,7 +84,12 @@ pub(super) fn bulk_texts(options: &BenchOptions) -> Result<Vec<String>> {
 fn spread(count: usize) -> Result<Vec<String>> {
     let verses = demo::verses()?;
     let step = (verses.len() / count).max(1);
-    Ok(verses.into_iter().step_by(step).take(count).map(|v| v.text).collect())
+    Ok(verses
+        .into_iter()
+        .step_by(step)
+        .take(count)
+        .map(|v| v.text)
+        .collect())
 }
 
 fn throughput(

@@ -14,17 +14,26 @@ use crate::load::LoadOptions;
 /// From the start of a process to its end, one text embedded and printed in between.
 pub(super) fn coldstart(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
     const RUNS: usize = 5;
-    let Some(program) = &options.program else { return Ok(Vec::new()) };
+    let Some(program) = &options.program else {
+        return Ok(Vec::new());
+    };
     let has = engine.options();
     let mut taken = Vec::new();
     for run in 0..=RUNS * options.repeat.max(1) {
         let mut command = Command::new(program);
-        command.arg("--home").arg(&has.home).arg("--model").arg(&has.model);
+        command
+            .arg("--home")
+            .arg(&has.home)
+            .arg("--model")
+            .arg(&has.model);
         command.args(["--dtype", &format!("{:?}", has.dtype).to_lowercase()]);
         if let Some(threads) = has.threads {
             command.args(["--threads", &threads.to_string()]);
         }
-        command.args(["--quiet", "embed"]).stdout(Stdio::piped()).stdin(Stdio::piped());
+        command
+            .args(["--quiet", "embed"])
+            .stdout(Stdio::piped())
+            .stdin(Stdio::piped());
         let mut once = || {
             let mut child = command.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
@@ -43,7 +52,12 @@ pub(super) fn coldstart(engine: &Engine, options: &BenchOptions) -> Result<Vec<F
         }
     }
     let (unit, median) = (Some("ms"), Some(median(&mut taken)));
-    Ok(vec![Figure { name: "coldstart", unit, median, ..Figure::default() }])
+    Ok(vec![Figure {
+        name: "coldstart",
+        unit,
+        median,
+        ..Figure::default()
+    }])
 }
 
 /// The most anonymous memory this process has while it loads the bulk texts into a collection.
@@ -82,12 +96,25 @@ pub(super) fn memory(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figu
     loaded?;
     let peak = Some(peak.load(Ordering::Relaxed) as f64 / 1e6);
     let (name, unit) = ("memory", Some("MB of anonymous memory"));
-    Ok(vec![Figure { name, unit, rows: Some(rows), peak, ..Figure::default() }])
+    Ok(vec![Figure {
+        name,
+        unit,
+        rows: Some(rows),
+        peak,
+        ..Figure::default()
+    }])
 }
 
 /// Anonymous memory of this process, where the system tells: mapped files are not in it.
 fn anonymous_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }

@@ -23,23 +23,42 @@ pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figu
     let mut figures = Vec::new();
     for &size in &options.sizes {
         let mut random = Random::new(size as u64);
-        let rows = Matrix { dim: DIM, numbers: random.unit_rows(size, DIM) };
-        let queries = Matrix { dim: DIM, numbers: random.unit_rows(QUERIES, DIM) };
+        let rows = Matrix {
+            dim: DIM,
+            numbers: random.unit_rows(size, DIM),
+        };
+        let queries = Matrix {
+            dim: DIM,
+            numbers: random.unit_rows(QUERIES, DIM),
+        };
         figures.extend(measure(engine, &rows, &queries, options)?);
     }
     Ok(figures)
 }
 
-fn measure(engine: &Engine, rows: &Matrix, queries: &Matrix, options: &BenchOptions) -> Result<Vec<Figure>> {
+fn measure(
+    engine: &Engine,
+    rows: &Matrix,
+    queries: &Matrix,
+    options: &BenchOptions,
+) -> Result<Vec<Figure>> {
     let (dim, k) = (rows.dim, options.k);
     if queries.dim != dim {
         let (name, expected, found) = ("bench".to_owned(), dim, queries.dim);
-        return Err(Error::QueryDim { name, expected, found });
+        return Err(Error::QueryDim {
+            name,
+            expected,
+            found,
+        });
     }
     let size = Some(rows.rows());
     let rows = Rows::from_f32(&rows.numbers, dim);
     // The inner product, as the rows have length 1 and other programs are asked for that too.
-    let search = SearchOptions { dim, metric: Metric::Dot, k };
+    let search = SearchOptions {
+        dim,
+        metric: Metric::Dot,
+        k,
+    };
     let find = |queries: &[f32]| Ok(engine.searcher().search(&rows, queries, search)?);
     let all = repeat(options, |_| find(&queries.numbers))?;
     let one = repeat(options, |call| {
@@ -52,8 +71,21 @@ fn measure(engine: &Engine, rows: &Matrix, queries: &Matrix, options: &BenchOpti
     let p99 = Some(percentile(&mut one, 0.99));
     let median = Some(median(&mut all));
     Ok(vec![
-        Figure { name: "search1", unit, rows: size, p50, p99, ..Figure::default() },
-        Figure { name: "search100", unit, rows: size, median, ..Figure::default() },
+        Figure {
+            name: "search1",
+            unit,
+            rows: size,
+            p50,
+            p99,
+            ..Figure::default()
+        },
+        Figure {
+            name: "search100",
+            unit,
+            rows: size,
+            median,
+            ..Figure::default()
+        },
     ])
 }
 

@@ -54,7 +54,12 @@ impl Progress {
     /// Records that `items` items are stored; called after the store's commit.
     ///
     /// Not synced: if it is lost or older than the store, items are looked up instead.
-    pub(crate) fn write(collection: &Collection, source: &str, items: u64, digest: &Digest) -> Result<()> {
+    pub(crate) fn write(
+        collection: &Collection,
+        source: &str,
+        items: u64,
+        digest: &Digest,
+    ) -> Result<()> {
         let info = collection.info()?;
         let progress = Self {
             format: FORMAT,
@@ -95,12 +100,18 @@ fn path_of(collection: &Collection, source: &str) -> PathBuf {
 }
 
 fn created_ns(collection: &Collection) -> String {
-    let created = collection.schema().provenance.get("created_ns").and_then(|v| v.as_str());
+    let created = collection
+        .schema()
+        .provenance
+        .get("created_ns")
+        .and_then(|v| v.as_str());
     created.unwrap_or_default().to_owned()
 }
 
 pub(crate) fn now_ns() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos())
 }
 
 /// A digest of items, one after another.
@@ -118,7 +129,11 @@ impl Digest {
             None => self.absent(),
         }
         match &item.payload {
-            Some(payload) => self.part(serde_json::to_string(payload).unwrap_or_default().as_bytes()),
+            Some(payload) => self.part(
+                serde_json::to_string(payload)
+                    .unwrap_or_default()
+                    .as_bytes(),
+            ),
             None => self.absent(),
         }
         match &item.vector {
@@ -131,7 +146,12 @@ impl Digest {
     }
 
     pub(crate) fn hex(&self) -> String {
-        self.0.clone().finalize().iter().map(|b| format!("{b:02x}")).collect()
+        self.0
+            .clone()
+            .finalize()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect()
     }
 
     fn part(&mut self, bytes: &[u8]) {

@@ -19,12 +19,13 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) {
         _ => &[Isa::Plain],
     };
     for &isa in all {
-        checks.run(format!("search by {isa} gives the reference's answers"), || {
-            match isa.is_available() {
+        checks.run(
+            format!("search by {isa} gives the reference's answers"),
+            || match isa.is_available() {
                 true => exactness(isa, engine.options().threads),
                 false => skipped(format!("{isa} instructions")),
-            }
-        });
+            },
+        );
     }
 }
 
@@ -32,7 +33,10 @@ fn exactness(isa: Isa, threads: Option<usize>) -> Result<Outcome> {
     let mut compared = 0;
     let many = threads.unwrap_or(0);
     for threads in [1, many] {
-        let searcher = Searcher::new(SearcherOptions { isa: Some(isa), threads })?;
+        let searcher = Searcher::new(SearcherOptions {
+            isa: Some(isa),
+            threads,
+        })?;
         for dim in DIMS {
             let numbers = rows(dim);
             let source = Rows::from_f32(&numbers, dim);
@@ -52,7 +56,10 @@ fn exactness(isa: Isa, threads: Option<usize>) -> Result<Outcome> {
             }
         }
     }
-    Ok(verdict(compared > 0, format!("{compared} hits compared bit for bit")))
+    Ok(verdict(
+        compared > 0,
+        format!("{compared} hits compared bit for bit"),
+    ))
 }
 
 /// Rows with zeros, duplicates, opposites and near duplicates among them.

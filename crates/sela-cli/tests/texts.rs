@@ -1,0 +1,212 @@
+//! The command with texts and the real model.
+
+mod common;
+
+use std::io::Write;
+use std::process::Stdio;
+
+use common::Sela;
+
+fn read_npy(path: &std::path::Path) -> (Vec<u64>, Vec<f32>) {
+    let file = npyz::NpyFile::new(
+        std::fs::File::open(path)
+            .map(std::io::BufReader::new)
+            .unwrap(),
+    )
+    .unwrap();
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+#[test]
+fn lines_become_rows_of_an_array() {
+    let sela = Sela::with_model();
+    // Three texts, one of them empty, split at line feeds only.
+    sela.write(
+        "texts.txt",
+        "a shepherd and his sheep\r\n\nwater\u{2028}and wine\n",
+    );
+    sela.ok(&[
+        "embed",
+        "-i",
+        "texts.txt",
+        "-o",
+        "out.npy",
+        "--dtype",
+        "f32",
+    ]);
+    let (shape, numbers) = read_npy(&sela.path("out.npy"));
+    assert_eq!(shape, [3, 384]);
+    for row in numbers.chunks(384) {
+        let norm: f32 = row.iter().map(|x| x * x).sum();
+        assert!((norm - 1.0).abs() < 1e-5);
+    }
+
+    let lines = sela.ok(&["embed", "-i", "texts.txt", "--dtype", "f32"]);
+    let lines: Vec<serde_json::Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(lines.len(), 3);
+    assert_eq!(lines[1]["text"], "");
+    assert_eq!(lines[1]["tokens"], 2);
+    assert_eq!(lines[2]["text"], "water\u{2028}and wine");
+    let embedding: Vec<f32> = serde_json::from_value(lines[2]["embedding"].clone()).unwrap();
+    assert_eq!(
+        embedding,
+        numbers[2 * 384..],
+        "the same bits in either form"
+    );
+
+    sela.write("none.txt", "");
+    sela.ok(&["embed", "-i", "none.txt", "-o", "none.npy"]);
+    assert_eq!(read_npy(&sela.path("none.npy")).0, [0, 384]);
+}
+
+#[test]
+fn standard_input_is_read_and_cuts_are_told() {
+    let sela = Sela::with_model();
+    let mut child = sela
+        .command(&["embed"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let long = "word ".repeat(400);
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(format!("short\n{long}").as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let last: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&last["tokens"], &last["tokens_total"]),
+        (&256.into(), &402.into())
+    );
+    assert_eq!(last["truncated"], true);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "2 texts embedded; 1 were longer than 256 tokens and were cut\n"
+    );
+}
+
+#[test]
+fn texts_are_indexed_and_found_by_meaning() {
+    let sela = Sela::with_model();
+    sela.write(
+        "texts.txt",
+        "The king rode to war.\nBread is made of flour and water.\n\nSheep graze on the hill.\n",
+    );
+    sela.ok(&["index", "-c", "notes", "-i", "texts.txt"]);
+    let hits = sela.ok(&["search", "-c", "notes", "how do I bake?", "--json"]);
+    let first: serde_json::Value = serde_json::from_str(hits.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["id"], &first["text"]),
+        (&2.into(), &"Bread is made of flour and water.".into())
+    );
+    assert_eq!(hits.lines().count(), 4, "the empty line is a text");
+
+    // The same file again does nothing; a changed line is stored again.
+    assert_eq!(
+        sela.ok(&["index", "-c", "notes", "-i", "texts.txt", "--json"]),
+        "{\"committed\":4}\n"
+    );
+    sela.write(
+        "texts.txt",
+        "The queen sailed home.\nBread is made of flour and water.\n\nSheep graze on the hill.\n",
+    );
+    let output = sela.run(&["index", "-c", "notes", "-i", "texts.txt"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr,
+        "4 items in `notes`, 3 of them unchanged, 1 rows replaced\n"
+    );
+    let first = sela.ok(&["search", "-c", "notes", "a voyage by ship", "-k", "1"]);
+    assert!(first.contains("The queen sailed home."), "{first}");
+}
+
+#[test]
+fn vectors_declared_to_be_of_the_model_can_be_asked_with_texts() {
+    let sela = Sela::with_model();
+    sela.write("texts.txt", "a dog\na mountain\n");
+    sela.write("texts.ids", "dog\nmountain\n");
+    sela.ok(&["embed", "-i", "texts.txt", "-o", "rows.npy"]);
+    sela.ok(&[
+        "index",
+        "-c",
+        "rows",
+        "-i",
+        "rows.npy",
+        "--ids",
+        "texts.ids",
+        "--declare",
+    ]);
+    let hit = sela.ok(&["search", "-c", "rows", "puppy", "-k", "1", "--json"]);
+    assert!(hit.starts_with("{\"id\":\"dog\""), "{hit}");
+}
+
+#[test]
+fn a_collection_of_another_model_is_refused_by_name() {
+    let sela = Sela::with_model();
+    sela.write("texts.txt", "a dog\n");
+    sela.ok(&["index", "-c", "notes", "-i", "texts.txt"]);
+    // The same weights pooled in another way give another space.
+    let other = sela.path("other-model");
+    std::fs::create_dir_all(other.join("1_Pooling")).unwrap();
+    for name in [
+        "config.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ] {
+        std::fs::copy(common::model().join(name), other.join(name)).unwrap();
+    }
+    let pooling = std::fs::read_to_string(common::model().join("1_Pooling/config.json")).unwrap();
+    let cls = pooling
+        .replace(
+            "\"pooling_mode_mean_tokens\": true",
+            "\"pooling_mode_mean_tokens\": false",
+        )
+        .replace(
+            "\"pooling_mode_cls_token\": false",
+            "\"pooling_mode_cls_token\": true",
+        );
+    assert_ne!(pooling, cls);
+    std::fs::write(other.join("1_Pooling/config.json"), cls).unwrap();
+    let stderr = sela.fails(
+        2,
+        &[
+            "search",
+            "-c",
+            "notes",
+            "puppy",
+            "--model",
+            other.to_str().unwrap(),
+        ],
+    );
+    assert_eq!(
+        stderr,
+        "error: collection `notes` was built with `all-MiniLM-L6-v2`, but the model in use is `other-model`\n\
+         hint: use `--model all-MiniLM-L6-v2`, or another collection\n"
+    );
+}
+
+#[test]
+fn validation_passes_here() {
+    let sela = Sela::with_model();
+    let checks = sela.ok(&["validate", "--json"]);
+    for line in checks.lines() {
+        let check: serde_json::Value = serde_json::from_str(line).unwrap();
+        if check["outcome"] == "skipped" {
+            println!("skipped: {} lacks {}", check["name"], check["lacks"]);
+        }
+        assert_ne!(check["outcome"], "fail", "{line}");
+    }
+    assert!(checks.lines().count() >= 8);
+}
