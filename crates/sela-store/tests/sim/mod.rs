@@ -22,6 +22,7 @@ mod locks;
 mod replay;
 mod rng;
 mod tree;
+pub(crate) mod trial;
 mod vfs;
 
 pub(crate) use check::{Depth, fault_of_disk, fault_of_image};
