@@ -1,0 +1,172 @@
+//! The real model against sentence-transformers, and against itself: golden vectors of 2,138 texts,
+//! the same bits alone, in any batch, in any order, from many threads.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sela::{Dtype, Inventory, Isa, Options};
+use sela_encoder::{Encoder, EncoderOptions, ModelFiles};
+
+const DIM: usize = 384;
+
+/// The folder of the real model: where SELA_HOME has it, else fetched once for all tests.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let home = std::env::var_os("SELA_HOME").map_or_else(
+            || Path::new(env!("CARGO_TARGET_TMPDIR")).join("sela-home"),
+            PathBuf::from,
+        );
+        let engine = sela::Engine::open(Options::new(home)).unwrap();
+        let found = engine.models().find_or_pull("all-MiniLM-L6-v2", &mut |_| {});
+        found.unwrap_or_else(|error| panic!("the model cannot be had: {error}")).path
+    })
+}
+
+fn open(options: &EncoderOptions) -> Encoder {
+    let encoder = Encoder::open(&ModelFiles::read(model()).unwrap(), options).unwrap();
+    let report = encoder.report();
+    println!("{} tier, {} kernels, {} products", report.tier, report.isa, report.arithmetic);
+    encoder
+}
+
+#[derive(serde::Deserialize)]
+struct GoldenText {
+    text: String,
+    group: String,
+    tokens: usize,
+    tokens_total: usize,
+}
+
+fn golden() -> (Vec<GoldenText>, Vec<f32>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let mut lines = String::new();
+    let packed = std::fs::File::open(folder.join("texts.jsonl.gz")).unwrap();
+    flate2::read::GzDecoder::new(packed).read_to_string(&mut lines).unwrap();
+    let texts: Vec<GoldenText> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let npy = std::fs::read(folder.join("vectors.npy")).unwrap();
+    let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
+    let numbers = npy[header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    let vectors: Vec<f32> = numbers.collect();
+    assert!(texts.len() >= 2000 && vectors.len() == texts.len() * DIM);
+    (texts, vectors)
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+/// Largest difference of a number, least and mean cosine to the golden vectors of every `step`-th
+/// text.
+fn compare(encoder: &Encoder, step: usize) -> (f32, f64, f64) {
+    let (texts, vectors) = golden();
+    let picked: Vec<usize> = (0..texts.len()).step_by(step).collect();
+    let input: Vec<&str> = picked.iter().map(|&i| texts[i].text.as_str()).collect();
+    let found = encoder.embed(&input).unwrap();
+    let (mut largest, mut least, mut sum) = (0f32, f64::INFINITY, 0.0);
+    for (at, &i) in picked.iter().enumerate() {
+        let GoldenText { group, tokens, tokens_total, .. } = &texts[i];
+        let info = &found.info[at];
+        assert_eq!((info.tokens, info.tokens_total), (*tokens, *tokens_total), "text {i}, {group}");
+        assert_eq!(info.truncated, tokens < tokens_total);
+        let (a, b) = (found.vector(at), &vectors[i * DIM..][..DIM]);
+        largest = a.iter().zip(b).fold(largest, |m, (x, y)| m.max((x - y).abs()));
+        let cosine = cosine(a, b);
+        least = least.min(cosine);
+        sum += cosine;
+    }
+    let mean = sum / picked.len() as f64;
+    println!("{} texts: max abs {largest:.2e}, cosine min {least:.7}, mean {mean:.7}", picked.len());
+    (largest, least, mean)
+}
+
+#[test]
+fn f32_is_within_1e_5_of_sentence_transformers() {
+    let encoder = open(&EncoderOptions { dtype: Dtype::F32, ..EncoderOptions::default() });
+    let (largest, least, _) = compare(&encoder, 1);
+    assert!(largest <= 1e-5, "{largest}");
+    assert!(least >= 0.999_999, "{least}");
+}
+
+#[test]
+fn every_instruction_set_is_within_1e_5() {
+    for isa in Isa::available() {
+        let options =
+            EncoderOptions { dtype: Dtype::F32, isa: Some(isa), ..EncoderOptions::default() };
+        let (largest, ..) = compare(&open(&options), 40);
+        assert!(largest <= 1e-5, "{isa}: {largest}");
+    }
+}
+
+#[test]
+fn split_bf16_is_f32_grade() {
+    let arithmetic = Some(sela::Arithmetic::Bf16x3);
+    let (largest, ..) = compare(&open(&EncoderOptions { arithmetic, ..EncoderOptions::default() }), 40);
+    assert!(largest <= 1e-5, "{largest}");
+}
+
+#[test]
+fn bf16_keeps_its_promise() {
+    match Inventory::probe().cpu.bf16 {
+        Some(unit) => println!("bf16 by {unit}"),
+        None => println!("bf16 unit: skipped, this CPU lacks one; the emulation is held instead"),
+    }
+    let encoder = open(&EncoderOptions { dtype: Dtype::Bf16, ..EncoderOptions::default() });
+    let (_, least, mean) = compare(&encoder, 5);
+    assert!(least >= 0.999, "{least}");
+    assert!(mean >= 0.9999, "{mean}");
+}
+
+/// Texts of many lengths with their own vectors, embedded alone.
+fn alone(encoder: &Encoder) -> Vec<(String, Vec<f32>)> {
+    let (texts, _) = golden();
+    let some = texts.into_iter().step_by(23).map(|t| t.text);
+    some.map(|text| {
+        let vector = encoder.embed(&[&text]).unwrap().vectors;
+        (text, vector)
+    })
+    .collect()
+}
+
+fn assert_same_bits(expected: &[f32], found: &[f32], what: &str) {
+    let same = expected.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits());
+    assert!(same && expected.len() == found.len(), "other bits: {what}");
+}
+
+#[test]
+fn a_text_has_the_same_bits_alone_in_any_batch_and_order_and_from_eight_threads() {
+    let encoder = open(&EncoderOptions::default());
+    let alone = alone(&encoder);
+    for stride in [1, 7, 31] {
+        let order: Vec<usize> = (0..alone.len()).map(|i| i * stride % alone.len()).collect();
+        let batch: Vec<&str> = order.iter().map(|&i| alone[i].0.as_str()).collect();
+        let found = encoder.embed(&batch).unwrap();
+        for (at, &i) in order.iter().enumerate() {
+            assert_same_bits(&alone[i].1, found.vector(at), &alone[i].0);
+        }
+    }
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (encoder, alone) = (&encoder, &alone);
+            scope.spawn(move || {
+                for size in [1, 2, 3, 5, 9] {
+                    let mine = &alone[thread * size..thread * size + size];
+                    let texts: Vec<&str> = mine.iter().map(|(text, _)| text.as_str()).collect();
+                    let found = encoder.embed(&texts).unwrap();
+                    for (at, (text, vector)) in mine.iter().enumerate() {
+                        assert_same_bits(vector, found.vector(at), text);
+                    }
+                }
+            });
+        }
+    });
+    let single = open(&EncoderOptions { threads: Some(1), ..EncoderOptions::default() });
+    for (text, vector) in alone.iter().step_by(5) {
+        assert_same_bits(vector, &single.embed(&[text]).unwrap().vectors, text);
+    }
+}
