@@ -20,7 +20,7 @@ enum Live<'a> {
     All,
     /// Words of the whole part; blocks begin at whole words.
     Part(Cow<'a, [u64]>),
-    /// Words of each block, all of one length.
+    /// Words of each block, all of one length; bits beyond a block's rows mean nothing.
     Blocks(Vec<u64>),
 }
 
@@ -113,9 +113,7 @@ fn live<'a>(part: &Part<'a>) -> Live<'a> {
             let high = words
                 .get(at / 64 + 1)
                 .map_or(0, |w| (w << 1) << (63 - at % 64));
-            let left = first + per_block - at;
-            let mask = if left < 64 { (1 << left) - 1 } else { u64::MAX };
-            cut.push((low | high) & mask);
+            cut.push(low | high);
         }
     }
     Live::Blocks(cut)
