@@ -17,8 +17,8 @@ pub(super) const STRIP_ROOM: usize = STRIP_ROWS + 8;
 /// Bytes of a strip's rows when several queries share it: they stay in the first-level cache
 /// beside the queries of a tile.
 const STRIP_BYTES: usize = 24 << 10;
-/// The same for one query, which only hands over less often with more.
-const STREAM_BYTES: usize = 128 << 10;
+/// The same for one query: a strip is computed while the next one is fetched.
+const STREAM_BYTES: usize = 16 << 10;
 
 /// Some rows and some queries to be compared.
 pub(super) struct Strip<'a> {
@@ -105,7 +105,6 @@ impl Kernels {
 
     /// How many rows a strip should have.
     pub(super) fn strip_rows(&self, dim: usize, queries: usize) -> usize {
-        // The rows of a single query are not used again.
         let bytes = if queries == 1 {
             STREAM_BYTES
         } else {
@@ -146,7 +145,8 @@ unsafe fn single<V: Sums, T: Number, M: Rule, const NV: usize>(
     let mut norms = [0f32; STRIP_ROOM];
     let query = strip.queries.get(strip.first).as_ptr();
     let out = strip.ranks.as_mut_ptr();
-    let ahead = &mut Ahead::default();
+    let tile_rows = if M::NORM { 3 } else { 4 };
+    let ahead = &mut Ahead::over(strip.ahead, strip.len.div_ceil(tile_rows));
     // SAFETY: the caller's promise.
     unsafe {
         if M::NORM {
