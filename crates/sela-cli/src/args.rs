@@ -10,6 +10,12 @@ Exit codes:
   1  nothing was found, or a check did not pass
   2  an error
 
+Environment:
+  SELA_HOME, SELA_DATA     as `--home` and `--data`
+  SELA_HUB or HF_ENDPOINT  the model hub to fetch from
+  SELA_OFFLINE             when set, nothing is fetched
+  NO_COLOR                 when set, no colours
+
 Data goes to standard output, everything else to standard error.";
 
 /// Turns text into vectors on this machine, keeps them safe and finds the nearest
@@ -24,6 +30,7 @@ pub(crate) struct Cli {
 
 /// What every command understands.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Where fetched models live [default: the platform's data folder]
     #[arg(

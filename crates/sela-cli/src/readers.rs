@@ -131,7 +131,7 @@ impl Input {
         match wrong {
             Some(what) => Err(Failure::say(what)),
             None => Ok(Self {
-                path: args.input.clone(),
+                path: readable(&args.input)?,
                 ids: args.ids.clone(),
                 kind,
             }),
@@ -193,6 +193,12 @@ impl Input {
             }
         })
     }
+}
+
+/// The path, if the file can be opened: told before a model is fetched for it.
+fn readable(path: &Path) -> Result<PathBuf> {
+    File::open(path).map_err(Failure::file("read", path))?;
+    Ok(path.to_owned())
 }
 
 fn open_lines(path: &Path) -> sela::Result<Lines> {
@@ -266,7 +272,14 @@ fn objects(mut lines: Lines) -> impl Iterator<Item = sela::Result<Item>> {
                 vector,
                 payload,
             }),
-            Err(error) => Err(lines.error(error.to_string())),
+            Err(error) => {
+                // The parser's own line is always the first: it sees one line at a time.
+                let text = error.to_string();
+                let what = text
+                    .rsplit_once(" at line ")
+                    .map_or(text.as_str(), |(what, _)| what);
+                Err(lines.error(format!("column {}: {what}", error.column())))
+            }
         })
     })
 }

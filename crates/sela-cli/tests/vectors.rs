@@ -8,7 +8,7 @@ use std::process::Stdio;
 use common::{Sela, committed, npy, vector};
 
 #[test]
-fn vectors_are_indexed_searched_and_looked_after() {
+fn vectors_are_indexed_and_searched() {
     let sela = Sela::new();
     sela.write_vectors("rows", 1_000, 8);
     sela.write("query.npy", npy(&vector(5, 8), 1, 8));
@@ -49,7 +49,14 @@ fn vectors_are_indexed_searched_and_looked_after() {
             .count()
             == 10
     );
+}
 
+#[test]
+fn collections_are_looked_after() {
+    let sela = Sela::new();
+    sela.write_vectors("rows", 1_000, 8);
+    sela.write("query.npy", npy(&vector(5, 8), 1, 8));
+    sela.ok(&["index", "-c", "rows", "-i", "rows.npy", "--ids", "rows.ids"]);
     let list: serde_json::Value =
         serde_json::from_str(&sela.ok(&["collection", "list", "--json"])).unwrap();
     assert_eq!(list[0]["name"], "rows");

@@ -205,6 +205,9 @@ impl Error {
 }
 
 fn attempts(tried: &[Attempt]) -> String {
+    if tried.is_empty() {
+        return ": no source may be asked".to_owned();
+    }
     tried
         .iter()
         .map(|a| format!("\n  tried {}: {}", a.source, a.reason))

@@ -6,14 +6,14 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The program, in a home of its own, with no network.
-pub struct Sela {
-    pub home: tempfile::TempDir,
+pub(crate) struct Sela {
+    pub(crate) home: tempfile::TempDir,
     /// Where the model is, when the test needs it.
     model: Option<PathBuf>,
 }
 
 impl Sela {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             home: tempfile::tempdir().unwrap(),
             model: None,
@@ -21,14 +21,14 @@ impl Sela {
     }
 
     /// With the real model, fetched at its first use as the demo fetches it.
-    pub fn with_model() -> Self {
+    pub(crate) fn with_model() -> Self {
         Self {
             model: Some(model().to_owned()),
             ..Self::new()
         }
     }
 
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command
             .arg("--home")
@@ -41,12 +41,12 @@ impl Sela {
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs what must succeed; its standard output.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
@@ -58,23 +58,23 @@ impl Sela {
     }
 
     /// Runs what must fail with `code`; its standard error, with the home's path taken out.
-    pub fn fails(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) fn fails(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(code), "{arguments:?}:\n{stderr}");
         stderr.replace(&self.home.path().display().to_string(), "HOME")
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         std::fs::write(self.path(name), contents).unwrap();
     }
 
     /// `rows` vectors of `dim` numbers with names `0`, `1`, ... in `NAME.npy` and `NAME.ids`.
-    pub fn write_vectors(&self, name: &str, rows: usize, dim: usize) {
+    pub(crate) fn write_vectors(&self, name: &str, rows: usize, dim: usize) {
         let numbers: Vec<f32> = (0..rows).flat_map(|row| vector(row, dim)).collect();
         self.write(&format!("{name}.npy"), npy(&numbers, rows, dim));
         let ids: String = (0..rows).map(|row| format!("{row}\n")).collect();
@@ -83,7 +83,7 @@ impl Sela {
 }
 
 /// The program with an environment that says nothing of models and places.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sela"));
     for name in [
         "SELA_HOME",
@@ -98,14 +98,14 @@ pub fn program() -> Command {
 }
 
 /// The vector of a row.
-pub fn vector(row: usize, dim: usize) -> Vec<f32> {
+pub(crate) fn vector(row: usize, dim: usize) -> Vec<f32> {
     (0..dim)
         .map(|at| ((row * 31 + at * 17) % 1009) as f32 - 504.0)
         .collect()
 }
 
 /// A `.npy` file.
-pub fn npy(numbers: &[f32], rows: usize, dim: usize) -> Vec<u8> {
+pub(crate) fn npy(numbers: &[f32], rows: usize, dim: usize) -> Vec<u8> {
     let mut header =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}");
     while (10 + header.len() + 1) % 64 != 0 {
@@ -123,7 +123,7 @@ pub fn npy(numbers: &[f32], rows: usize, dim: usize) -> Vec<u8> {
 ///
 /// Panics, with what was tried, when it can be had from nowhere: a test that needs the model does
 /// not pass without it.
-pub fn model() -> &'static Path {
+pub(crate) fn model() -> &'static Path {
     static MODEL: OnceLock<PathBuf> = OnceLock::new();
     MODEL.get_or_init(|| {
         let home = match std::env::var_os("SELA_HOME") {
@@ -150,7 +150,7 @@ pub fn model() -> &'static Path {
 }
 
 /// The items acknowledged by `--json` lines: the last complete one counts.
-pub fn committed(stdout: &str) -> usize {
+pub(crate) fn committed(stdout: &str) -> usize {
     let line = |line: &str| {
         let json: serde_json::Value = serde_json::from_str(line).ok()?;
         json["committed"].as_u64()
