@@ -251,6 +251,8 @@ pub trait Encode: Send + Sync {
     type Forward<'a>: Forward<'a, Backend = Self>
     where
         Self: 'a;
+    /// A forward under way: it borrows nothing and may be waited for on any thread.
+    type Ticket: Ticket + Send + 'static;
 
     /// Takes over the weights of an embedding pass.
     fn embedding(&self, tensors: EmbeddingTensors) -> Result<Self::Embedding, Error>;
@@ -266,9 +268,6 @@ pub trait Encode: Send + Sync {
 pub trait Forward<'a>: Sized {
     /// The backend that runs it.
     type Backend: Encode + ?Sized + 'a;
-    /// A forward under way.
-    type Ticket: Ticket;
-
     /// Sum of word, position and type embeddings, normalised.
     fn embed(&mut self, weights: &'a <Self::Backend as Encode>::Embedding) -> Result<(), Error>;
     /// Attention within each sequence, residual, normalisation.
@@ -281,7 +280,7 @@ pub trait Forward<'a>: Sized {
     /// Pools each sequence to one vector, scaled to length 1 when `normalize`.
     fn pool(&mut self, pooling: Pooling, normalize: bool) -> Result<(), Error>;
     /// Starts the work.
-    fn submit(self) -> Result<Self::Ticket, Error>;
+    fn submit(self) -> Result<<Self::Backend as Encode>::Ticket, Error>;
 }
 
 /// A forward under way.

@@ -113,6 +113,7 @@ impl Encode for CpuEncode {
     type Attention = CpuAttention;
     type FeedForward = CpuFeedForward;
     type Forward<'a> = CpuForward<'a>;
+    type Ticket = CpuTicket;
 
     fn embedding(&self, tensors: EmbeddingTensors) -> Result<CpuEmbedding, Error> {
         CpuEmbedding::new(tensors)
@@ -151,7 +152,6 @@ impl<'a> CpuForward<'a> {
 
 impl<'a> Forward<'a> for CpuForward<'a> {
     type Backend = CpuEncode;
-    type Ticket = CpuTicket;
 
     fn embed(&mut self, weights: &'a CpuEmbedding) -> Result<(), Error> {
         let [vocabulary, hidden] = weights.word.shape();
