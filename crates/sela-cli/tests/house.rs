@@ -11,7 +11,10 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("sela-store", &[]),
     ("sela-encoder", &["sela-compute"]),
     ("sela-index", &["sela-compute"]),
-    ("sela", &["sela-compute", "sela-encoder", "sela-index", "sela-store"]),
+    (
+        "sela",
+        &["sela-compute", "sela-encoder", "sela-index", "sela-store"],
+    ),
     ("sela-cli", &["sela"]),
 ];
 
@@ -39,7 +42,11 @@ const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 80;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("crates/sela-cli").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("crates/sela-cli")
+        .to_owned()
 }
 
 fn read(path: &Path) -> String {
@@ -69,7 +76,10 @@ fn sources(extensions: &[&str]) -> Vec<PathBuf> {
             let name = entry.file_name();
             if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
                 walk(&path, extensions, found);
-            } else if path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x)) {
+            } else if path
+                .extension()
+                .is_some_and(|e| extensions.iter().any(|x| e == *x))
+            {
                 found.push(path);
             }
         }
@@ -83,7 +93,9 @@ fn sources(extensions: &[&str]) -> Vec<PathBuf> {
 #[test]
 fn imports_go_down_only() {
     let mut wrong = Vec::new();
-    let folders = fs::read_dir(root().join("crates")).expect("crates/").flatten();
+    let folders = fs::read_dir(root().join("crates"))
+        .expect("crates/")
+        .flatten();
     for folder in folders {
         let name = folder.file_name().to_string_lossy().into_owned();
         let Some((_, allowed)) = FLOORS.iter().find(|(n, _)| *n == name) else {
@@ -160,46 +172,68 @@ fn files_and_functions_stay_short() {
 /// Paths in backquotes, in a text.
 fn quoted_paths(text: &str) -> Vec<&str> {
     let quoted = text.split('`').skip(1).step_by(2);
-    quoted.filter(|q| q.contains('/') && !q.contains([' ', '*', '<', ':'])).collect()
+    quoted
+        .filter(|q| q.contains('/') && !q.contains([' ', '*', '<', ':']))
+        .collect()
 }
 
 #[test]
 fn the_architecture_page_is_true() {
     let page = read(&root().join("ARCHITECTURE.md"));
-    assert!(page.lines().count() < 200, "ARCHITECTURE.md stays under 200 lines");
+    assert!(
+        page.lines().count() < 200,
+        "ARCHITECTURE.md stays under 200 lines"
+    );
     let paths = quoted_paths(&page);
     assert!(paths.len() > 15, "only {} paths were found", paths.len());
     let missing: Vec<_> = paths.iter().filter(|p| !root().join(p).exists()).collect();
-    assert!(missing.is_empty(), "ARCHITECTURE.md names paths that do not exist: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "ARCHITECTURE.md names paths that do not exist: {missing:?}"
+    );
 }
 
 #[test]
 fn unsafe_lives_where_the_architecture_page_says() {
     let page = read(&root().join("ARCHITECTURE.md"));
-    let section = page.split("## Where `unsafe` lives").nth(1).expect("a section on unsafe");
+    let section = page
+        .split("## Where `unsafe` lives")
+        .nth(1)
+        .expect("a section on unsafe");
     let section = section.split("\n## ").next().unwrap_or_default();
-    let homes: Vec<PathBuf> = quoted_paths(section).iter().map(|p| root().join(p)).collect();
+    let homes: Vec<PathBuf> = quoted_paths(section)
+        .iter()
+        .map(|p| root().join(p))
+        .collect();
     assert!(!homes.is_empty(), "the section names its paths");
     let mut wrong = Vec::new();
     for path in sources(&["rs"]) {
         let code = read(&path);
         let uses = code.lines().any(|line| {
             let line = line.split("//").next().unwrap_or_default();
-            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|u| line.contains(u))
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                .iter()
+                .any(|u| line.contains(u))
                 && !line.contains('"')
         });
         if uses && !homes.iter().any(|home| path.starts_with(home)) {
             wrong.push(path.display().to_string());
         }
     }
-    assert!(wrong.is_empty(), "unsafe outside of the named modules:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "unsafe outside of the named modules:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn libraries_are_silent() {
     let mut wrong = Vec::new();
     for path in sources(&["rs"]) {
-        let inside = path.strip_prefix(root().join("crates")).expect("below crates/");
+        let inside = path
+            .strip_prefix(root().join("crates"))
+            .expect("below crates/");
         let mut parts = inside.iter();
         let (name, folder) = (parts.next().expect("crate"), parts.next().expect("folder"));
         if name == "sela-cli" || folder != "src" {
@@ -207,11 +241,21 @@ fn libraries_are_silent() {
         }
         for (at, line) in read(&path).lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            let loud = ["println!(", "print!(", "process::exit(", "env::var(", "env::var_os("];
+            let loud = [
+                "println!(",
+                "print!(",
+                "process::exit(",
+                "env::var(",
+                "env::var_os(",
+            ];
             if loud.iter().any(|word| code.contains(word)) {
                 wrong.push(format!("{}:{}: {}", inside.display(), at + 1, line.trim()));
             }
         }
     }
-    assert!(wrong.is_empty(), "a library prints, exits or reads the environment:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "a library prints, exits or reads the environment:\n{}",
+        wrong.join("\n")
+    );
 }

@@ -19,15 +19,22 @@ fn model() -> &'static Path {
             PathBuf::from,
         );
         let engine = sela::Engine::open(Options::new(home)).unwrap();
-        let found = engine.models().find_or_pull("all-MiniLM-L6-v2", &mut |_| {});
-        found.unwrap_or_else(|error| panic!("the model cannot be had: {error}")).path
+        let found = engine
+            .models()
+            .find_or_pull("all-MiniLM-L6-v2", &mut |_| {});
+        found
+            .unwrap_or_else(|error| panic!("the model cannot be had: {error}"))
+            .path
     })
 }
 
 fn open(options: &EncoderOptions) -> Encoder {
     let encoder = Encoder::open(&ModelFiles::read(model()).unwrap(), options).unwrap();
     let report = encoder.report();
-    println!("{} tier, {} kernels, {} products", report.tier, report.isa, report.arithmetic);
+    println!(
+        "{} tier, {} kernels, {} products",
+        report.tier, report.isa, report.arithmetic
+    );
     encoder
 }
 
@@ -43,12 +50,20 @@ fn golden() -> (Vec<GoldenText>, Vec<f32>) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let mut lines = String::new();
     let packed = std::fs::File::open(folder.join("texts.jsonl.gz")).unwrap();
-    flate2::read::GzDecoder::new(packed).read_to_string(&mut lines).unwrap();
-    let texts: Vec<GoldenText> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    flate2::read::GzDecoder::new(packed)
+        .read_to_string(&mut lines)
+        .unwrap();
+    let texts: Vec<GoldenText> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let npy = std::fs::read(folder.join("vectors.npy")).unwrap();
     let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
-    let numbers = npy[header..].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b));
+    let numbers = npy[header..]
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b));
     let vectors: Vec<f32> = numbers.collect();
     assert!(texts.len() >= 2000 && vectors.len() == texts.len() * DIM);
     (texts, vectors)
@@ -56,7 +71,10 @@ fn golden() -> (Vec<GoldenText>, Vec<f32>) {
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum()
     };
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
@@ -70,24 +88,42 @@ fn compare(encoder: &Encoder, step: usize) -> (f32, f64, f64) {
     let found = encoder.embed(&input).unwrap();
     let (mut largest, mut least, mut sum) = (0f32, f64::INFINITY, 0.0);
     for (at, &i) in picked.iter().enumerate() {
-        let GoldenText { group, tokens, tokens_total, .. } = &texts[i];
+        let GoldenText {
+            group,
+            tokens,
+            tokens_total,
+            ..
+        } = &texts[i];
         let info = &found.info[at];
-        assert_eq!((info.tokens, info.tokens_total), (*tokens, *tokens_total), "text {i}, {group}");
+        assert_eq!(
+            (info.tokens, info.tokens_total),
+            (*tokens, *tokens_total),
+            "text {i}, {group}"
+        );
         assert_eq!(info.truncated, tokens < tokens_total);
         let (a, b) = (found.vector(at), &vectors[i * DIM..][..DIM]);
-        largest = a.iter().zip(b).fold(largest, |m, (x, y)| m.max((x - y).abs()));
+        largest = a
+            .iter()
+            .zip(b)
+            .fold(largest, |m, (x, y)| m.max((x - y).abs()));
         let cosine = cosine(a, b);
         least = least.min(cosine);
         sum += cosine;
     }
     let mean = sum / picked.len() as f64;
-    println!("{} texts: max abs {largest:.2e}, cosine min {least:.7}, mean {mean:.7}", picked.len());
+    println!(
+        "{} texts: max abs {largest:.2e}, cosine min {least:.7}, mean {mean:.7}",
+        picked.len()
+    );
     (largest, least, mean)
 }
 
 #[test]
 fn f32_is_within_1e_5_of_sentence_transformers() {
-    let encoder = open(&EncoderOptions { dtype: Dtype::F32, ..EncoderOptions::default() });
+    let encoder = open(&EncoderOptions {
+        dtype: Dtype::F32,
+        ..EncoderOptions::default()
+    });
     let (largest, least, _) = compare(&encoder, 1);
     assert!(largest <= 1e-5, "{largest}");
     assert!(least >= 0.999_999, "{least}");
@@ -96,8 +132,11 @@ fn f32_is_within_1e_5_of_sentence_transformers() {
 #[test]
 fn every_instruction_set_is_within_1e_5() {
     for isa in Isa::available() {
-        let options =
-            EncoderOptions { dtype: Dtype::F32, isa: Some(isa), ..EncoderOptions::default() };
+        let options = EncoderOptions {
+            dtype: Dtype::F32,
+            isa: Some(isa),
+            ..EncoderOptions::default()
+        };
         let (largest, ..) = compare(&open(&options), 40);
         assert!(largest <= 1e-5, "{isa}: {largest}");
     }
@@ -106,7 +145,13 @@ fn every_instruction_set_is_within_1e_5() {
 #[test]
 fn split_bf16_is_f32_grade() {
     let arithmetic = Some(sela::Arithmetic::Bf16x3);
-    let (largest, ..) = compare(&open(&EncoderOptions { arithmetic, ..EncoderOptions::default() }), 40);
+    let (largest, ..) = compare(
+        &open(&EncoderOptions {
+            arithmetic,
+            ..EncoderOptions::default()
+        }),
+        40,
+    );
     assert!(largest <= 1e-5, "{largest}");
 }
 
@@ -116,7 +161,10 @@ fn bf16_keeps_its_promise() {
         Some(unit) => println!("bf16 by {unit}"),
         None => println!("bf16 unit: skipped, this CPU lacks one; the emulation is held instead"),
     }
-    let encoder = open(&EncoderOptions { dtype: Dtype::Bf16, ..EncoderOptions::default() });
+    let encoder = open(&EncoderOptions {
+        dtype: Dtype::Bf16,
+        ..EncoderOptions::default()
+    });
     let (_, least, mean) = compare(&encoder, 5);
     assert!(least >= 0.999, "{least}");
     assert!(mean >= 0.9999, "{mean}");
@@ -134,7 +182,10 @@ fn alone(encoder: &Encoder) -> Vec<(String, Vec<f32>)> {
 }
 
 fn assert_same_bits(expected: &[f32], found: &[f32], what: &str) {
-    let same = expected.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits());
+    let same = expected
+        .iter()
+        .zip(found)
+        .all(|(a, b)| a.to_bits() == b.to_bits());
     assert!(same && expected.len() == found.len(), "other bits: {what}");
 }
 
@@ -165,7 +216,10 @@ fn a_text_has_the_same_bits_alone_in_any_batch_and_order_and_from_eight_threads(
             });
         }
     });
-    let single = open(&EncoderOptions { threads: Some(1), ..EncoderOptions::default() });
+    let single = open(&EncoderOptions {
+        threads: Some(1),
+        ..EncoderOptions::default()
+    });
     for (text, vector) in alone.iter().step_by(5) {
         assert_same_bits(vector, &single.embed(&[text]).unwrap().vectors, text);
     }

@@ -68,7 +68,8 @@ pub fn vector(n: u64) -> Vec<f32> {
 /// A row with a payload and a text two times out of three.
 pub fn row(n: u64) -> Row {
     let payload: Option<Payload> = (n % 3 != 1).then(|| {
-        let value = json!({"n": n, "even": n.is_multiple_of(2), "tags": ["all", format!("mod{}", n % 5)]});
+        let value =
+            json!({"n": n, "even": n.is_multiple_of(2), "tags": ["all", format!("mod{}", n % 5)]});
         value.as_object().unwrap().clone()
     });
     let text = (n % 3 != 2).then(|| format!("the text of row {n}"));
