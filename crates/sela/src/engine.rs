@@ -260,7 +260,10 @@ impl Engine {
     /// Reads all of a collection, one that does not open included, and names every fault.
     pub fn verify(&self, name: &str) -> Result<sela_store::Report> {
         let dir = self.existing(name)?;
-        Ok(sela_store::verify(&dir, &store_options(true))?)
+        match sela_store::verify(&dir, &store_options(true)) {
+            Err(sela_store::Error::NotACollection { .. }) => Err(self.none_called(name)?),
+            verified => Ok(verified?),
+        }
     }
 
     /// What this machine has and what the engine chose; opens the encoder.
@@ -305,10 +308,14 @@ impl Engine {
         if is_collection(&dir) {
             return Ok(dir);
         }
-        Err(Error::NoCollection {
-            name: name.to_owned(),
-            others: self.collections()?,
-        })
+        Err(self.none_called(name)?)
+    }
+
+    fn none_called(&self, name: &str) -> Result<Error> {
+        let mut others = self.collections()?;
+        others.retain(|other| other != name);
+        let name = name.to_owned();
+        Ok(Error::NoCollection { name, others })
     }
 
     fn open_store(
@@ -319,10 +326,7 @@ impl Engine {
     ) -> Result<sela_store::Collection> {
         match sela_store::Collection::open(dir, &store_options(read_only)) {
             // A creation that was cut short: as good as none, and `create` starts afresh.
-            Err(sela_store::Error::NotACollection { .. }) => Err(Error::NoCollection {
-                name: name.to_owned(),
-                others: self.collections()?,
-            }),
+            Err(sela_store::Error::NotACollection { .. }) => Err(self.none_called(name)?),
             opened => Ok(opened?),
         }
     }
