@@ -4,6 +4,9 @@
 //! several pairs. Every pair has accumulators of its own and every sum the canonical tree: the
 //! bits of a sum do not depend on the tile it was computed in.
 
+// Loops over registers run over several arrays at once and must unroll.
+#![allow(clippy::needless_range_loop)]
+
 use super::sums::Sums;
 use crate::cpu::lanes::Lanes;
 use crate::reference::LANES;
