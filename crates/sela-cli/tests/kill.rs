@@ -1,6 +1,7 @@
 //! Killed without warning, again and again: what was acknowledged is there, nothing is half
 //! written, and the next run goes on.
 #![cfg(unix)]
+#![allow(clippy::print_stdout)] // Figures, and what was skipped.
 
 mod common;
 

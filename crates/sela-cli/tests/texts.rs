@@ -1,5 +1,7 @@
 //! The command with texts and the real model.
 
+#![allow(clippy::print_stdout)] // Figures, and what was skipped.
+
 mod common;
 
 use std::io::Write;

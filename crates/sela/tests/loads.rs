@@ -35,7 +35,8 @@ fn load_every(
     watch: &mut dyn FnMut(LoadEvent) -> ControlFlow<()>,
 ) -> Loaded {
     let mut open = || {
-        let items: Items<'static> = Box::new(items.to_vec().into_iter().map(Ok));
+        let own = items.to_vec();
+        let items: Items<'static> = Box::new(own.into_iter().map(Ok));
         Ok(items)
     };
     let options = LoadOptions {

@@ -34,7 +34,7 @@ pub(crate) fn fetch(
             watch(PullEvent::Bytes {
                 done: done + have,
                 total,
-            })
+            });
         };
         let got = download(&agent, &url, file, stage, &mut progress)?;
         if !got && file.required {

@@ -121,7 +121,7 @@ pub(crate) fn extract(
             watch(PullEvent::Bytes {
                 done: done + have,
                 total,
-            })
+            });
         };
         copy(&mut entry, &to, &mut progress).map_err(|e| format!("cannot unpack `{name}`: {e}"))?;
         file.check(&to)?;
