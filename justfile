@@ -1,52 +1,27 @@
-# One verb for each intention; `just` lists them.
+# One verb per intention.
 
-default:
-    @just --list --unsorted
+# Everything that must hold before a change lands.
+ci:
+    .ci/run
 
-# Build the command, optimised
-build:
-    cargo build --release
-
-# Get the model, index the Bible, ask it questions
-demo:
-    cargo run --release -- demo
-
-# All tests, those with the real model included
-test:
-    cargo test --workspace
-
-# Formatting, lints and the house test
+# Formatting and lints.
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
-    cargo test --quiet --package sela-cli --test house
 
-# Licences, sources and known faults of what we build on
+# All tests; the model is fetched when it is missing.
+test:
+    cargo test --workspace
+
+# The King James Bible, and questions to it.
+demo:
+    cargo run --release -- demo
+
+# Licences, advisories, sources (needs cargo-deny).
 deny:
     cargo deny check
 
-# Put the sources in order
-format:
-    cargo fmt --all
-
-# Check vectors, search and storage on this machine
-validate:
-    cargo run --release -- validate
-
-# Measure this machine
+# The rivals and ours in turn (see bench/README.md).
 bench *ARGS:
-    cargo run --release -- bench {{ARGS}}
-
-# Measure this machine against other programs, see bench/README.md
-peers *ARGS:
     cargo build --release
-    python3 bench/peers.py {{ARGS}}
-
-# Accept the new help and error texts after looking at them
-snapshots:
-    INSTA_UPDATE=always cargo test --package sela-cli --test help --test errors
-    git diff --stat -- crates/sela-cli/tests/snapshots
-
-# Everything that must hold before a change lands
-ci:
-    .ci/run
+    python3 bench/peers.py --sela target/release/sela {{ARGS}}
