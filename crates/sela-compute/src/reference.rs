@@ -34,7 +34,7 @@ fn lanes_of(a: &[f32], b: &[f32], term: impl Fn(f32, f32, f32) -> f32) -> f32 {
 
 /// Canonical dot product: 16 lanes of fused multiply-adds, then a fixed tree.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    lanes_of(a, b, |x, y, sum| x.mul_add(y, sum))
+    lanes_of(a, b, f32::mul_add)
 }
 
 /// Canonical Euclidean norm: the square root of [`dot`] of a vector with itself.

@@ -204,8 +204,8 @@ pub fn self_test(isa: Isa, arithmetic: Arithmetic) -> Result<(), Error> {
         let ids = &batch.ids()[batch.range(i)];
         let expected = expected(ids, &embedding, &attention, &feed_forward);
         for (position, (x, y)) in found.iter().zip(&expected).enumerate() {
-            // Written so that a NaN fails too.
-            if !((x - y).abs() <= tolerance(arithmetic)) {
+            let off = (x - y).abs();
+            if off.is_nan() || off > tolerance(arithmetic) {
                 return Err(Error::SelfTest(format!(
                     "{arithmetic} with {isa}: number {position} of a sequence of {} tokens is {x}, \
                      not {y}",

@@ -1,4 +1,5 @@
 //! The encoder's kernels against the reference, for every instruction set and arithmetic.
+#![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
 use sela_compute::{Arithmetic, Inventory, Isa, self_test};
 

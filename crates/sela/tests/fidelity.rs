@@ -1,5 +1,6 @@
 //! The real model against sentence-transformers, and against itself: golden vectors of 2,138 texts,
 //! the same bits alone, in any batch, in any order, from many threads.
+#![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

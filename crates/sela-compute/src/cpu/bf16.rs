@@ -101,7 +101,7 @@ impl Packed {
                     depth,
                     depth * 2,
                     packed.as_mut_ptr(),
-                )
+                );
             };
             packed
         });

@@ -8,6 +8,9 @@ use super::lanes::plain::Plain;
 use super::math;
 use crate::isa::Isa;
 
+/// See [`product`].
+type Product = unsafe fn(usize, Rows<*const f32>, &Panels, Range<usize>, Rows<*mut f32>, bool);
+
 /// Kernels of one instruction set. Each is unsafe for what its generic twin is unsafe for, and
 /// may only be called on a CPU that has the instruction set, which [`Kernels::new`] has checked.
 pub(crate) struct Kernels {
@@ -15,8 +18,7 @@ pub(crate) struct Kernels {
     pub(crate) width: usize,
     /// Rows of a register tile.
     pub(crate) rows: usize,
-    pub(crate) product:
-        unsafe fn(usize, Rows<*const f32>, &Panels, Range<usize>, Rows<*mut f32>, bool),
+    pub(crate) product: Product,
     pub(crate) attention: unsafe fn(Head, *mut f32),
     pub(crate) gelu: unsafe fn(*mut f32, usize),
     pub(crate) layer_norm: unsafe fn(*mut f32, usize, *const f32, *const f32, f32),

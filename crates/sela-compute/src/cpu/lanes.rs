@@ -49,23 +49,3 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane.
     unsafe fn max_lane(self) -> f32;
 }
-
-/// Adds 16 virtual lanes held in `16 / LANES` registers by the canonical tree: lane `i` plus lane
-/// `i + 8`, then `+ 4`, `+ 2`, `+ 1`.
-///
-/// # Safety
-///
-/// As for [`Lanes`].
-#[inline(always)]
-pub(crate) unsafe fn sum16<V: Lanes, const NV: usize>(mut lanes: [V; NV]) -> f32 {
-    let mut n = NV;
-    while n > 1 {
-        n /= 2;
-        for i in 0..n {
-            // SAFETY: the caller's promise.
-            lanes[i] = unsafe { lanes[i].add(lanes[i + n]) };
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe { lanes[0].sum() }
-}

@@ -215,9 +215,9 @@ impl Pool {
         while shared.running.load(Ordering::Acquire) > 0 {
             spins += 1;
             if spins < SPINS {
-                std::hint::spin_loop()
+                std::hint::spin_loop();
             } else {
-                std::thread::yield_now()
+                std::thread::yield_now();
             }
         }
         let theirs = {

@@ -157,7 +157,7 @@ fn norm(tensors: &NormTensors, epsilon: f32, hidden: usize, what: &str) -> Resul
 
 /// The kernels work on whole groups of 16 numbers.
 fn whole_groups(what: &str, n: usize) -> Result<(), Error> {
-    if n == 0 || n % 16 != 0 {
+    if n == 0 || !n.is_multiple_of(16) {
         let expected = n.next_multiple_of(16).max(16);
         return Err(Error::Shape {
             what: format!("{what} (a multiple of 16)"),
