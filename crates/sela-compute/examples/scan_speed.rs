@@ -14,11 +14,29 @@ use sela_compute::{CpuScan, Isa};
 
 const DIM: usize = 384;
 
-struct Memory(Vec<u8>);
+/// Rows that begin at a cache line, as a store's blocks do.
+struct Memory {
+    bytes: Vec<u8>,
+    skip: usize,
+}
+
+impl Memory {
+    fn new(rows: impl Iterator<Item = u8>, len: usize) -> Self {
+        let mut bytes: Vec<u8> = Vec::with_capacity(len + 64);
+        let skip = bytes.as_ptr().align_offset(64);
+        bytes.resize(skip, 0);
+        bytes.extend(rows);
+        Self { bytes, skip }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len() - self.skip
+    }
+}
 
 impl Rows for Memory {
     fn bytes(&self) -> Result<&[u8], BoxError> {
-        Ok(&self.0)
+        Ok(&self.bytes[self.skip..])
     }
 }
 
@@ -35,7 +53,7 @@ fn numbers(n: usize) -> impl Iterator<Item = f32> {
 
 /// The best time of a search, over half a second or five runs.
 fn best(scan: &CpuScan, rows: &Memory, record: Record, queries: Queries<'_>) -> Duration {
-    let len = (rows.0.len() / (DIM * record.bytes())) as u32;
+    let len = (rows.len() / (DIM * record.bytes())) as u32;
     let begun = Instant::now();
     let mut best = Duration::MAX;
     let mut runs = 0;
@@ -76,12 +94,15 @@ fn main() {
         .into();
     for count in only.map_or(vec![10_000, 117_000, 1_000_000], |n| vec![n]) {
         for record in [Record::F32, Record::F16] {
-            let rows = Memory(match record {
-                Record::F32 => numbers(count * DIM).flat_map(f32::to_le_bytes).collect(),
-                Record::F16 => numbers(count * DIM)
-                    .flat_map(|x| half::f16::from_f32(x).to_le_bytes())
-                    .collect(),
-            });
+            let rows = numbers(count * DIM);
+            let len = count * DIM * record.bytes();
+            let rows = match record {
+                Record::F32 => Memory::new(rows.flat_map(f32::to_le_bytes), len),
+                Record::F16 => {
+                    let halves = rows.map(half::f16::from_f32);
+                    Memory::new(halves.flat_map(half::f16::to_le_bytes), len)
+                }
+            };
             for (metric, batch) in [
                 (Metric::Dot, 1),
                 (Metric::Cosine, 1),
@@ -104,7 +125,7 @@ fn main() {
                         format!("{metric:?}"),
                         scan.threads(),
                         time * 1e3,
-                        rows.0.len() as f64 / time / 1e9,
+                        rows.len() as f64 / time / 1e9,
                         (2 * count * DIM * batch) as f64 / time / 1e9,
                     );
                 }

@@ -122,14 +122,13 @@ fn merge(pool: &Pool, packed: &Packed, found: Vec<Mutex<Vec<Candidate>>>) -> Vec
         .collect()
 }
 
-/// Cuts the blocks, in their order, into pieces of whole strips.
+/// Cuts the blocks, in their order, into even pieces of whole strips.
 fn pieces(strip: usize, blocks: &[CpuBlock<'_>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
     for (block, loaded) in blocks.iter().enumerate() {
         let rows = loaded.block.len as usize;
-        let size = (PIECE_BYTES / loaded.row_bytes())
-            .max(1)
-            .next_multiple_of(strip);
+        let count = (rows * loaded.row_bytes() + PIECE_BYTES / 2) / PIECE_BYTES;
+        let size = rows.div_ceil(count.max(1)).next_multiple_of(strip);
         for start in (0..rows).step_by(size) {
             pieces.push(Piece {
                 block,
