@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use sela_compute::Inventory;
 use serde::Serialize;
 
 use crate::engine::Engine;
@@ -178,8 +179,8 @@ pub struct Machine {
     pub bf16_unit: Option<String>,
     /// The precision asked for.
     pub dtype: String,
-    /// The arithmetic of the encoder.
-    pub arithmetic: String,
+    /// The arithmetic of the encoder, if it was needed.
+    pub arithmetic: Option<String>,
     /// The operating system and architecture.
     pub system: String,
 }
@@ -199,7 +200,7 @@ pub fn run(
     options: &BenchOptions,
     sink: &mut dyn FnMut(Workload, Option<&Figure>),
 ) -> Result<BenchReport> {
-    let machine = machine(engine)?;
+    let machine = machine(engine, needs_model(&options.only))?;
     let mut results = Vec::new();
     for workload in Workload::ALL
         .into_iter()
@@ -223,17 +224,28 @@ pub fn run(
     Ok(BenchReport { machine, results })
 }
 
-fn machine(engine: &Engine) -> Result<Machine> {
-    let has = engine.capabilities()?;
+/// Whether any of the measurements embeds text.
+pub fn needs_model(workloads: &[Workload]) -> bool {
+    workloads.iter().any(|w| *w != Workload::Search)
+}
+
+fn machine(engine: &Engine, with_model: bool) -> Result<Machine> {
+    let cpu = Inventory::probe().cpu;
+    let report = match with_model {
+        true => Some(engine.capabilities()?.report),
+        false => None,
+    };
+    let options = engine.options();
+    let isa = report.as_ref().map_or(cpu.isas[0], |r| r.isa);
     Ok(Machine {
         sela: env!("CARGO_PKG_VERSION"),
-        cpu: has.inventory.cpu.name.clone(),
-        cpu_threads: has.inventory.cpu.threads,
-        threads: has.report.threads,
-        isa: has.report.isa.to_string(),
-        bf16_unit: has.inventory.cpu.bf16.map(|unit| unit.to_string()),
-        dtype: format!("{:?}", has.dtype).to_lowercase(),
-        arithmetic: has.report.arithmetic.to_string(),
+        cpu: cpu.name,
+        cpu_threads: cpu.threads,
+        threads: options.threads.unwrap_or(cpu.threads),
+        isa: isa.to_string(),
+        bf16_unit: cpu.bf16.map(|unit| unit.to_string()),
+        dtype: format!("{:?}", options.dtype).to_lowercase(),
+        arithmetic: report.map(|r| r.arithmetic.to_string()),
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     })
 }

@@ -11,14 +11,14 @@ pub const COLLECTION: &str = "kjv-demo";
 /// Verses in the corpus.
 pub const VERSES: u64 = 31_102;
 
-/// What the demo asks, the words of a verse first, then thoughts in modern words.
+/// What the demo asks: the words of a verse first, then thoughts in modern words.
 pub const QUESTIONS: [&str; 6] = [
     "The LORD is my shepherd; I shall not want",
-    "How should I treat people who hate me?",
-    "Do not worry about tomorrow",
-    "a soft reply calms an angry person",
-    "a giant is killed with a sling and a stone",
-    "the dead come back to life on the last day",
+    "Who created the universe?",
+    "A man is swallowed by a huge fish",
+    "A wise king decides which woman is the real mother of a baby",
+    "Do rich people get into heaven?",
+    "Should I forgive someone who keeps hurting me?",
 ];
 
 const CORPUS: &[u8] = include_bytes!("../demo/kjv.txt.gz");

@@ -12,7 +12,10 @@ use crate::{npy, table};
 
 pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
     let options = options(&args)?;
-    let engine = app.engine_with_model()?;
+    let engine = match sela::bench::needs_model(&options.only) {
+        true => app.engine_with_model()?,
+        false => app.engine()?,
+    };
     let to_stdout = args
         .json
         .as_deref()
@@ -52,9 +55,14 @@ pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
         None => {
             let m = &report.machine;
             let cpu = m.cpu.as_deref().unwrap_or("unknown CPU");
+            let (threads, of) = (m.threads, m.cpu_threads);
+            let products = match &m.arithmetic {
+                Some(arithmetic) => format!(", {arithmetic} products"),
+                None => String::new(),
+            };
             app.note(&format!(
-                "{cpu}, {} of {} threads, {} with {} kernels",
-                m.threads, m.cpu_threads, m.arithmetic, m.isa
+                "{cpu}, {threads} of {of} threads, {} kernels{products}",
+                m.isa
             ));
         }
     }

@@ -81,7 +81,7 @@ fn open(app: &App, engine: &Engine) -> Result<Collection> {
 fn answer(question: &str, millis: f64, hits: &[sela::Hit]) -> String {
     let mut text = format!("> {question}   ({millis:.1} ms)\n");
     for hit in hits {
-        let verse = hit.text.as_deref().unwrap_or_default();
+        let verse = table::one_line(hit.text.as_deref().unwrap_or_default(), 100);
         text += &format!("  {:.3}  {}  {verse}\n", hit.score, hit.id);
     }
     text + "\n"

@@ -18,31 +18,30 @@ const TIME: Duration = Duration::from_secs(3);
 
 pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
     if let Some((rows, queries)) = &options.vectors {
-        return measure(engine, rows, queries, options);
+        let source = Rows::from_f32(&rows.numbers, rows.dim.max(1));
+        return measure(engine, &source, rows.dim, queries, options);
     }
     let mut figures = Vec::new();
     for &size in &options.sizes {
         let mut random = Random::new(size as u64);
-        let rows = Matrix {
-            dim: DIM,
-            numbers: random.unit_rows(size, DIM),
-        };
+        let rows = Rows::from_f32(&random.unit_rows(size, DIM), DIM);
         let queries = Matrix {
             dim: DIM,
             numbers: random.unit_rows(QUERIES, DIM),
         };
-        figures.extend(measure(engine, &rows, &queries, options)?);
+        figures.extend(measure(engine, &rows, DIM, &queries, options)?);
     }
     Ok(figures)
 }
 
 fn measure(
     engine: &Engine,
-    rows: &Matrix,
+    rows: &Rows,
+    dim: usize,
     queries: &Matrix,
     options: &BenchOptions,
 ) -> Result<Vec<Figure>> {
-    let (dim, k) = (rows.dim, options.k);
+    let k = options.k;
     if queries.dim != dim {
         let (name, expected, found) = ("bench".to_owned(), dim, queries.dim);
         return Err(Error::QueryDim {
@@ -51,15 +50,14 @@ fn measure(
             found,
         });
     }
-    let size = Some(rows.rows());
-    let rows = Rows::from_f32(&rows.numbers, dim);
+    let size = Some(rows.len());
     // The inner product, as the rows have length 1 and other programs are asked for that too.
     let search = SearchOptions {
         dim,
         metric: Metric::Dot,
         k,
     };
-    let find = |queries: &[f32]| Ok(engine.searcher().search(&rows, queries, search)?);
+    let find = |queries: &[f32]| Ok(engine.searcher().search(rows, queries, search)?);
     let all = repeat(options, |_| find(&queries.numbers))?;
     let one = repeat(options, |call| {
         let at = call % queries.rows().max(1);
