@@ -128,7 +128,7 @@ fn pieces(strip: usize, blocks: &[CpuBlock<'_>]) -> Vec<Piece> {
     for (block, loaded) in blocks.iter().enumerate() {
         let rows = loaded.block.len as usize;
         let count = (rows * loaded.row_bytes() + PIECE_BYTES / 2) / PIECE_BYTES;
-        let size = rows.div_ceil(count.max(1)).next_multiple_of(strip);
+        let size = rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip);
         for start in (0..rows).step_by(size) {
             pieces.push(Piece {
                 block,
