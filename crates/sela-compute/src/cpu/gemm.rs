@@ -8,6 +8,9 @@
 //! starting value. So its bits depend on its own row and column only, never on how many rows or
 //! threads there are.
 
+// Loops over registers run over several arrays at once and must unroll.
+#![allow(clippy::needless_range_loop)]
+
 use super::lanes::Lanes;
 
 /// Rows of `k` that are worked off before the next panel: a panel's part (`K_BLOCK` x panel width
@@ -96,10 +99,10 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
     // SAFETY: the caller's promise; all offsets stay inside the announced shapes.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; MR];
-        for (r, row) in sums.iter_mut().enumerate() {
-            for (j, sum) in row.iter_mut().enumerate() {
+        for r in 0..MR {
+            for j in 0..NV {
                 let held = c.at.add(r * c.stride + j * V::LANES);
-                *sum = match start {
+                sums[r][j] = match start {
                     Start::Row(from) => V::load(from.add(j * V::LANES)),
                     Start::Keep => V::load(held),
                     Start::KeepPlus(from) => V::load(held).add(V::load(from.add(j * V::LANES))),
@@ -107,19 +110,22 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
             }
         }
         let mut at = b.at;
+        let mut columns = [V::splat(0.0); NV];
         for p in 0..k {
-            let columns: [V; NV] = std::array::from_fn(|j| V::load(at.add(j * V::LANES)));
-            for (r, row) in sums.iter_mut().enumerate() {
+            for j in 0..NV {
+                columns[j] = V::load(at.add(j * V::LANES));
+            }
+            for r in 0..MR {
                 let x = V::splat(*a.at.add(r * a.stride + p));
-                for (sum, column) in row.iter_mut().zip(columns) {
-                    *sum = x.mla(column, *sum);
+                for j in 0..NV {
+                    sums[r][j] = x.mla(columns[j], sums[r][j]);
                 }
             }
             at = at.add(b.stride);
         }
-        for (r, row) in sums.iter().enumerate() {
-            for (j, sum) in row.iter().enumerate() {
-                sum.store(c.at.add(r * c.stride + j * V::LANES));
+        for r in 0..MR {
+            for j in 0..NV {
+                sums[r][j].store(c.at.add(r * c.stride + j * V::LANES));
             }
         }
     }
