@@ -412,16 +412,19 @@ fn an_unreadable_block_is_named() {
     }
 }
 
+/// A search that is in order.
+const ONE: Queries<'static> = Queries {
+    vectors: &[1.0, 2.0],
+    dim: 2,
+    metric: Metric::Dot,
+    k: 1,
+};
+
 /// Requests and blocks that are not what they say are refused.
 #[test]
-fn wrong_shapes_are_refused() {
+fn queries_beyond_a_limit_are_refused() {
     let scan = CpuScan::new(Isa::available()[0], 2).unwrap();
-    let one = Queries {
-        vectors: &[1.0, 2.0],
-        dim: 2,
-        metric: Metric::Dot,
-        k: 1,
-    };
+    let one = ONE;
     let begin = |queries: Queries<'_>| scan.begin(queries).err();
     assert!(matches!(
         begin(Queries { k: 0, ..one }),
@@ -453,6 +456,13 @@ fn wrong_shapes_are_refused() {
         ..one
     };
     assert!(matches!(begin(queries), Some(Error::Limit { .. })));
+}
+
+#[test]
+fn queries_that_are_not_finite_or_too_long_are_refused() {
+    let scan = CpuScan::new(Isa::available()[0], 2).unwrap();
+    let one = ONE;
+    let begin = |queries: Queries<'_>| scan.begin(queries).err();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let vectors = [0.0, value];
         let queries = Queries {
@@ -492,7 +502,12 @@ fn wrong_shapes_are_refused() {
         .unwrap()
         .is_empty()
     );
+}
 
+#[test]
+fn wrong_shapes_of_blocks_are_refused() {
+    let scan = CpuScan::new(Isa::available()[0], 2).unwrap();
+    let one = ONE;
     let held = Held::new(&[0.0; 130], 2, Record::F32, 0);
     let load = |block| scan.load(block, 2, Record::F32).err();
     let block = Block {

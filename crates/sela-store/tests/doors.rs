@@ -235,10 +235,13 @@ fn limits_are_named() {
         assert!(message.contains(expected), "{message}");
     }
     assert_eq!(collection.count(None).unwrap(), 0);
+}
 
+#[test]
+fn a_vector_too_long_to_score_is_refused() {
     let fixture = Fixture::new();
     let collection = fixture.create(&schema(Record::F32));
-    let mut numbers = numbers;
+    let mut numbers = vec![0.5; DIM as usize];
     numbers[0] = 8e18;
     let error = collection
         .write(&[Op::Upsert(Row::new(1, numbers.clone()))])
