@@ -19,8 +19,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
 ];
 
 /// Third parties and the only crate that may import each.
-const HOMES: [(&str, &str); 13] = [
-    ("numkong", "sela-compute"),
+const HOMES: [(&str, &str); 12] = [
     ("wgpu", "sela-compute"),
     ("tokenizers", "sela-encoder"),
     ("safetensors", "sela-encoder"),

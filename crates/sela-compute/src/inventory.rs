@@ -10,12 +10,8 @@ use crate::isa::Isa;
 pub enum Bf16Unit {
     /// Tile matrix products of Intel's AMX.
     Amx,
-    /// Scalable matrix products of Arm's SME.
-    Sme,
     /// `VDPBF16PS` of AVX-512 BF16.
     Avx512Bf16,
-    /// `BFDOT` of 64-bit Arm.
-    NeonBf16,
 }
 
 impl Bf16Unit {
@@ -23,16 +19,14 @@ impl Bf16Unit {
     pub fn name(self) -> &'static str {
         match self {
             Self::Amx => "amx-bf16",
-            Self::Sme => "sme",
             Self::Avx512Bf16 => "avx512-bf16",
-            Self::NeonBf16 => "neon-bf16",
         }
     }
 
     /// Whether it is a matrix unit, some ten times as fast as the vector registers; then even
     /// three bf16 products are faster than one in f32.
     pub fn is_matrix(self) -> bool {
-        matches!(self, Self::Amx | Self::Sme)
+        matches!(self, Self::Amx)
     }
 }
 

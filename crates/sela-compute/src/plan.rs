@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::error::Error;
-use crate::inventory::Inventory;
+use crate::inventory::{Bf16Unit, Inventory};
 use crate::isa::Isa;
 
 /// A path through the code, from the fastest silicon to the most common.
@@ -125,7 +125,9 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
             cpu.isas.clone()
         }
     };
-    let arithmetics = arithmetics(inventory, options, &mut reasons);
+    // The units are fed by AVX-512.
+    let unit = cpu.bf16.filter(|_| isas[0] == Isa::Avx512);
+    let arithmetics = arithmetics(unit, options, &mut reasons);
     Ok(Plan {
         tier: Tier::Cpu,
         isas,
@@ -136,7 +138,7 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
 }
 
 fn arithmetics(
-    inventory: &Inventory,
+    unit: Option<Bf16Unit>,
     options: &PlanOptions,
     reasons: &mut Vec<String>,
 ) -> Vec<Arithmetic> {
@@ -144,7 +146,6 @@ fn arithmetics(
         reasons.push(format!("{arithmetic} products because they were asked for"));
         return vec![arithmetic];
     }
-    let unit = inventory.cpu.bf16;
     let f32_grade = match unit {
         Some(unit) if unit.is_matrix() => {
             reasons.push(format!("f32 is computed as three bf16 products by {unit}"));
@@ -155,7 +156,8 @@ fn arithmetics(
     match (options.precision, unit) {
         (Precision::F32, _) => f32_grade,
         (Precision::Bf16, None) => {
-            reasons.push("bf16 is emulated: this CPU has no unit for it, and f32 is faster".into());
+            reasons
+                .push("bf16 is emulated: there is no unit for it here, and f32 is faster".into());
             vec![Arithmetic::Bf16]
         }
         (Precision::Bf16, Some(unit)) => {
@@ -167,7 +169,7 @@ fn arithmetics(
             [vec![Arithmetic::Bf16], f32_grade].concat()
         }
         (Precision::Auto, None) => {
-            reasons.push("auto is f32: this CPU has no bf16 unit".into());
+            reasons.push("auto is f32: there is no bf16 unit to use".into());
             f32_grade
         }
     }
@@ -176,7 +178,7 @@ fn arithmetics(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Bf16Unit, CpuFacts};
+    use crate::inventory::CpuFacts;
 
     fn machine(isas: &[Isa], bf16: Option<Bf16Unit>) -> Inventory {
         let cpu = CpuFacts {
@@ -207,16 +209,27 @@ mod tests {
             (avx512_bf16, Precision::Bf16, &[Bf16]),
         ];
         for (unit, precision, expected) in cases {
-            let inventory = machine(&[Isa::Avx2, Isa::Plain], unit);
+            let inventory = machine(&[Isa::Avx512, Isa::Avx2], unit);
             let options = PlanOptions {
                 precision,
                 ..PlanOptions::default()
             };
             let plan = plan(&inventory, &options).unwrap();
             assert_eq!(plan.arithmetics, expected, "{unit:?} {precision:?}");
-            assert_eq!((plan.isas[0], plan.threads), (Isa::Avx2, 8));
+            assert_eq!((plan.isas[0], plan.threads), (Isa::Avx512, 8));
             assert!(!plan.reasons.is_empty());
         }
+    }
+
+    #[test]
+    fn a_unit_is_not_promised_to_an_instruction_set_that_cannot_feed_it() {
+        let inventory = machine(&[Isa::Avx512, Isa::Avx2], Some(Bf16Unit::Amx));
+        let options = PlanOptions {
+            isa: Some(Isa::Avx2),
+            ..PlanOptions::default()
+        };
+        let plan = plan(&inventory, &options).unwrap();
+        assert_eq!(plan.arithmetics, [Arithmetic::F32]);
     }
 
     #[test]

@@ -249,6 +249,9 @@ fn a_read_only_file_system_after_a_kill() {
     check_rows(&again, 0..rows);
 }
 
+/// How often the system's list of locks is read before it is believed.
+const READINGS: usize = 100;
+
 /// How many locks this process holds on a file, as far as the system tells.
 fn locks_on(path: &Path) -> Option<usize> {
     #[cfg(target_os = "linux")]
@@ -278,7 +281,9 @@ fn nothing_drops_the_locks_of_the_catalog() {
     let collection = Collection::create(&folder, &schema(), &options()).expect("creates");
     collection.write(&batch(0)).expect("writes");
     let catalog = folder.join("catalog.sqlite");
-    let Some(before @ 1..) = locks_on(&catalog) else {
+    // What is held at rest: the least that was seen, not counting lines passed over.
+    let readings = (0..READINGS).filter_map(|_| locks_on(&catalog).filter(|&count| count > 0));
+    let Some(before) = readings.min() else {
         println!("not run: the system does not tell which files are locked");
         return;
     };
@@ -298,10 +303,10 @@ fn nothing_drops_the_locks_of_the_catalog() {
     ];
     for (name, call) in calls {
         call();
-        assert!(
-            locks_on(&catalog) >= Some(before),
-            "{name} dropped the locks of the catalog"
-        );
+        // The system's list is read a page at a time while other threads lock and unlock, and a
+        // line may be passed over; a lock that was dropped stays away however often one looks.
+        let held = (0..READINGS).any(|_| locks_on(&catalog) >= Some(before));
+        assert!(held, "{name} dropped the locks of the catalog");
     }
 }
 

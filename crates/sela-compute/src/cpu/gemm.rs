@@ -184,10 +184,10 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
 /// # Safety
 ///
 /// As for [`Lanes`]; `a` holds `rows` rows of `weights.inputs` numbers, `c` holds `rows` rows of
-/// all padded columns, `weights.width` is `NV * V::LANES`, and nothing else touches these columns
-/// of `c` meanwhile.
+/// the outputs, which are a multiple of 16, and nothing else touches these columns of `c`
+/// meanwhile. `weights.width` is `NV * V::LANES`, `N16` is `16 / V::LANES`.
 #[inline(always)]
-pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize>(
+pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize, const N16: usize>(
     rows: usize,
     a: Rows<*const f32>,
     weights: &Panels,
@@ -196,8 +196,16 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize>(
     keep: bool,
 ) {
     let width = NV * V::LANES;
+    const {
+        assert!(
+            NV <= 2 * N16,
+            "a last panel is whole or sixteen columns wide"
+        )
+    };
     assert!(
-        weights.width == width && range.end <= weights.count(),
+        weights.width == width
+            && weights.outputs.is_multiple_of(16)
+            && range.end <= weights.count(),
         "panels of this kernel"
     );
     let mut from = 0;
@@ -212,26 +220,25 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize>(
                     (0, true) => Start::KeepPlus(bias),
                     _ => Start::Keep,
                 };
-                panel::<V, MR, NV>(
-                    rows,
-                    k,
-                    Rows {
-                        at: a.at.add(from),
-                        ..a
-                    },
-                    Rows {
-                        at: weights
-                            .data
-                            .as_ptr()
-                            .add((p * weights.inputs + from) * width),
-                        stride: width,
-                    },
-                    Rows {
-                        at: c.at.add(p * width),
-                        ..c
-                    },
-                    start,
-                );
+                let a = Rows {
+                    at: a.at.add(from),
+                    ..a
+                };
+                let at = (p * weights.inputs + from) * width;
+                let b = Rows {
+                    at: weights.data.as_ptr().add(at),
+                    stride: width,
+                };
+                let c = Rows {
+                    at: c.at.add(p * width),
+                    ..c
+                };
+                // The columns that fill up a last panel belong to others in `c`.
+                if weights.outputs - p * width >= width {
+                    panel::<V, MR, NV>(rows, k, a, b, c, start);
+                } else {
+                    panel::<V, MR, N16>(rows, k, a, b, c, start);
+                }
             }
         }
         from += k;

@@ -14,6 +14,8 @@ type Product = unsafe fn(usize, Rows<*const f32>, &Panels, Range<usize>, Rows<*m
 /// Kernels of one instruction set. Each is unsafe for what its generic twin is unsafe for, and
 /// may only be called on a CPU that has the instruction set, which [`Kernels::new`] has checked.
 pub(crate) struct Kernels {
+    /// The instruction set.
+    pub(crate) isa: Isa,
     /// Columns of a panel.
     pub(crate) width: usize,
     /// Rows of a register tile.
@@ -29,7 +31,7 @@ pub(crate) struct Kernels {
 /// Instances of all kernels for one instruction set: `$lanes` in tiles of `$mr` rows by `$nv`
 /// registers, compiled with `$features`.
 macro_rules! instances {
-    ($name:ident, $lanes:ty, $mr:literal, $nv:literal, $n16:literal, $($features:literal)?) => {
+    ($name:ident, $isa:ident, $lanes:ty, $mr:literal, $nv:literal, $n16:literal, $($features:literal)?) => {
         mod $name {
             use super::*;
 
@@ -45,7 +47,7 @@ macro_rules! instances {
                 keep: bool,
             ) {
                 // SAFETY: see above.
-                unsafe { product::<$lanes, $mr, $nv>(rows, a, weights, range, c, keep) }
+                unsafe { product::<$lanes, $mr, $nv, $n16>(rows, a, weights, range, c, keep) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn run_attention(head: Head, scratch: *mut f32) {
@@ -80,6 +82,7 @@ macro_rules! instances {
             }
 
             pub(super) static KERNELS: Kernels = Kernels {
+                isa: Isa::$isa,
                 width: $nv * <$lanes as super::super::lanes::Lanes>::LANES,
                 rows: $mr,
                 product: run_product,
@@ -95,10 +98,11 @@ macro_rules! instances {
 
 // Tiles fill the registers: sums, one row of weights, one broadcast. AVX2 and SSE have 16
 // registers, AVX-512 and NEON 32.
-instances!(plain, Plain, 3, 4, 4,);
+instances!(plain, Plain, Plain, 3, 4, 4,);
 #[cfg(target_arch = "x86_64")]
 instances!(
     avx2,
+    Avx2,
     super::super::lanes::x86::Avx2,
     6,
     2,
@@ -108,6 +112,7 @@ instances!(
 #[cfg(target_arch = "x86_64")]
 instances!(
     avx512,
+    Avx512,
     super::super::lanes::x86::Avx512,
     12,
     2,
@@ -115,7 +120,7 @@ instances!(
     "avx512f,avx512dq,avx2,fma,f16c"
 );
 #[cfg(target_arch = "aarch64")]
-instances!(neon, super::super::lanes::neon::Neon, 6, 4, 4,);
+instances!(neon, Neon, super::super::lanes::neon::Neon, 6, 4, 4,);
 
 impl Kernels {
     /// The table of `isa`, or `None` when this CPU lacks it.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bf16::{Packed, Split};
+use super::bf16::{Packed, Split, Unit};
 use super::gemm::{Panels, Rows};
 use super::kernels::Kernels;
 use crate::encode::LinearTensors;
@@ -60,10 +60,14 @@ impl Linear {
             weights.extend_from_slice(&weight);
             biases.extend_from_slice(&bias);
         }
+        let packed = |split| {
+            let unit = Unit::of(kernels.isa);
+            Self::Bf16(Packed::pack(&weights, &biases, inputs, split, unit))
+        };
         Ok(match arithmetic {
             Arithmetic::F32 => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
-            Arithmetic::Bf16 => Self::Bf16(Packed::pack(&weights, &biases, inputs, Split::One)),
-            Arithmetic::Bf16x3 => Self::Bf16(Packed::pack(&weights, &biases, inputs, Split::Three)),
+            Arithmetic::Bf16 => packed(Split::One),
+            Arithmetic::Bf16x3 => packed(Split::Three),
         })
     }
 
@@ -96,7 +100,7 @@ impl Linear {
     /// # Safety
     ///
     /// `a` holds `rows` rows of the layer's inputs and `c` `rows` rows of its outputs (a multiple
-    /// of the unit); nothing else touches these columns of `c` meanwhile.
+    /// of 16); nothing else touches these columns of `c` meanwhile.
     pub(crate) unsafe fn apply(
         &self,
         kernels: &Kernels,
