@@ -62,12 +62,12 @@ fn best(scan: &CpuScan, rows: &Memory, record: Record, queries: Queries<'_>) -> 
         let block = Block {
             rows,
             len,
+            record,
             live: None,
             seqs: Seqs::Run(0),
         };
         let mut scanning = scan.begin(queries).expect("queries in order");
-        let loaded = scan.load(block, DIM, record).expect("a block in order");
-        scanning.scan(loaded).expect("a block of the queries' size");
+        scanning.scan(block).expect("a block in order");
         let found = scanning.submit().expect("rows in memory");
         best = best.min(start.elapsed());
         assert_eq!(found.len(), queries.vectors.len() / DIM);

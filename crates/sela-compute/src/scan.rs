@@ -1,11 +1,22 @@
 //! The silicon border of search: queries and blocks of rows in, the best rows out.
 //!
-//! A backend loads blocks of rows, scores them against packed queries and keeps, for each query,
-//! the best `k`; the matrix of all scores is never written. An answer is ordered by the canonical
+//! A backend scores blocks of rows against packed queries and keeps, for each query, the best `k`;
+//! the matrix of all scores is never written. Where a block's rows are while they are scanned is
+//! the backend's affair: in place, or in a page that it uploads, waits for and evicts. An answer is ordered by the canonical
 //! score of [`crate::reference`] and, among equals, by the row's sequence number, so it is the
 //! same on every backend, for every number of threads and every layout of blocks.
 
 use crate::error::{BoxError, Error};
+
+/// Most rows that a query can ask for.
+pub const K_MAX: usize = 16_384;
+/// Most numbers in a vector.
+pub const DIM_MAX: usize = 65_536;
+/// Most rows that the queries of one search can ask for together: queries times `k`.
+pub const FOUND_MAX: usize = 1 << 24;
+/// Longest query, as a Euclidean norm: its square is 5e37. Scores of two vectors within this limit
+/// are finite; for rows the caller answers.
+pub const NORM_MAX: f64 = 7.071_067_811_865_475e18;
 
 /// How two vectors are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,11 +94,36 @@ pub struct Block<'a> {
     pub rows: &'a dyn Rows,
     /// Number of rows.
     pub len: u32,
+    /// How the rows' numbers are kept.
+    pub record: Record,
     /// A bit per row, the lowest bit of the first word for row 0: whether it takes part. `None`
     /// means all do.
     pub live: Option<&'a [u64]>,
     /// Sequence numbers, by which equal scores are ordered.
     pub seqs: Seqs<'a>,
+}
+
+impl Block<'_> {
+    /// Refuses tables that are too short for the rows.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let rows = self.len as usize;
+        let long_enough = |what: &str, expected: usize, found: usize| match found < expected {
+            true => Err(Error::Shape {
+                what: what.into(),
+                expected,
+                found,
+            }),
+            false => Ok(()),
+        };
+        if let Some(live) = self.live {
+            let words = rows.div_ceil(64);
+            long_enough("words of a block's live bitmap", words, live.len())?;
+        }
+        if let Seqs::Table(table) = self.seqs {
+            long_enough("sequence numbers of a block", rows, table.len())?;
+        }
+        Ok(())
+    }
 }
 
 /// A set of queries with one metric, as the caller has them.
@@ -101,6 +137,62 @@ pub struct Queries<'a> {
     pub metric: Metric,
     /// How many of the nearest rows to keep for each query.
     pub k: usize,
+}
+
+impl Queries<'_> {
+    /// Refuses what is beyond the limits of a search; the norms are checked one by one.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let Queries {
+            vectors, dim, k, ..
+        } = *self;
+        for (what, value, limit) in [
+            ("numbers in a vector (at least 1)", dim, DIM_MAX),
+            ("k (at least 1)", k, K_MAX),
+        ] {
+            if value == 0 || value > limit {
+                return Err(Error::Limit { what, value, limit });
+            }
+        }
+        let count = vectors.len().div_ceil(dim);
+        if vectors.len() != count * dim {
+            return Err(Error::Shape {
+                what: "queries".into(),
+                expected: count * dim,
+                found: vectors.len(),
+            });
+        }
+        let value = count.saturating_mul(k);
+        if value > FOUND_MAX {
+            return Err(Error::Limit {
+                what: "queries times k",
+                value,
+                limit: FOUND_MAX,
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses query `query`, of canonical norm `norm`, when that is beyond the limit or, by what
+    /// the query holds, no number at all.
+    pub(crate) fn check_norm(&self, query: usize, norm: f32) -> Result<(), Error> {
+        if f64::from(norm) <= NORM_MAX {
+            return Ok(());
+        }
+        let vector = &self.vectors[query * self.dim..][..self.dim];
+        if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(Error::NotFinite {
+                what: format!("query {query}"),
+                position,
+                value: vector[position],
+            });
+        }
+        let squares = vector.iter().map(|x| f64::from(*x).powi(2));
+        Err(Error::Limit {
+            what: "the norm of a query",
+            value: squares.sum::<f64>().sqrt() as usize,
+            limit: NORM_MAX as usize,
+        })
+    }
 }
 
 /// A row found near a query.
@@ -118,20 +210,10 @@ pub struct Found {
 
 /// A backend that can search.
 pub trait Scan: Send + Sync {
-    /// A block's rows where the backend scans them: borrowed on the CPU, a page on a GPU.
-    type Buf<'a>: Send + Sync;
     /// A search being recorded.
-    type Scanning<'a>: Scanning<'a, Buf = Self::Buf<'a>>
+    type Scanning<'a>: Scanning<'a>
     where
         Self: 'a;
-
-    /// Makes a block's rows available to this backend.
-    fn load<'a>(
-        &self,
-        block: Block<'a>,
-        dim: usize,
-        record: Record,
-    ) -> Result<Self::Buf<'a>, Error>;
 
     /// Packs the queries and begins a search.
     fn begin<'a>(&'a self, queries: Queries<'a>) -> Result<Self::Scanning<'a>, Error>;
@@ -139,11 +221,9 @@ pub trait Scan: Send + Sync {
 
 /// A search being recorded: one [`scan`](Self::scan) a block, then [`submit`](Self::submit).
 pub trait Scanning<'a> {
-    /// A loaded block.
-    type Buf;
-
-    /// Scores a block's live rows against all queries and keeps the best of each.
-    fn scan(&mut self, block: Self::Buf) -> Result<(), Error>;
+    /// Scores a block's live rows against all queries and keeps the best of each. Its bytes are
+    /// asked for at most once, in this call or in [`submit`](Self::submit), on any thread.
+    fn scan(&mut self, block: Block<'a>) -> Result<(), Error>;
 
     /// Runs what was recorded and merges: for each query its nearest rows, the nearest first,
     /// equals by ascending sequence number; `min(k, live rows)` of them.

@@ -315,11 +315,9 @@ fn rows_need_no_alignment() {
                 let mut scanning = scan.begin(queries).unwrap();
                 let block = Block {
                     rows: &shifted,
-                    ..held.block()
+                    ..held.block(record)
                 };
-                scanning
-                    .scan(scan.load(block, dim, record).unwrap())
-                    .unwrap();
+                scanning.scan(block).unwrap();
                 assert_same(&scanning.submit().unwrap(), &expected[..n], 9, isa.name());
             }
         }
@@ -352,6 +350,7 @@ fn bytes_are_asked_for_once() {
     let block = Block {
         rows: &counted,
         len: len as u32,
+        record: Record::F32,
         live: None,
         seqs: Seqs::Run(0),
     };
@@ -361,9 +360,7 @@ fn bytes_are_asked_for_once() {
         ..block
     };
     for block in [block, nobody] {
-        scanning
-            .scan(scan.load(block, dim, Record::F32).unwrap())
-            .unwrap();
+        scanning.scan(block).unwrap();
     }
     let answer = scanning.submit().unwrap();
     assert_eq!(
@@ -396,12 +393,10 @@ fn an_unreadable_block_is_named() {
         let mut scanning = scan.begin(queries).unwrap();
         let torn = Block {
             rows: &Torn,
-            ..good.block()
+            ..good.block(Record::F32)
         };
-        for block in [good.block(), torn, good.block()] {
-            scanning
-                .scan(scan.load(block, dim, Record::F32).unwrap())
-                .unwrap();
+        for block in [good.block(Record::F32), torn, good.block(Record::F32)] {
+            scanning.scan(block).unwrap();
         }
         match scanning.submit() {
             Err(Error::Rows { block: 1, source }) => {
@@ -509,13 +504,13 @@ fn wrong_shapes_of_blocks_are_refused() {
     let scan = CpuScan::new(Isa::available()[0], 2).unwrap();
     let one = ONE;
     let held = Held::new(&[0.0; 130], 2, Record::F32, 0);
-    let load = |block| scan.load(block, 2, Record::F32).err();
+    let scan_one = |block| scan.begin(one).unwrap().scan(block).err();
     let block = Block {
         live: Some(&[1]),
-        ..held.block()
+        ..held.block(Record::F32)
     };
     assert!(matches!(
-        load(block),
+        scan_one(block),
         Some(Error::Shape {
             expected: 2,
             found: 1,
@@ -524,10 +519,10 @@ fn wrong_shapes_of_blocks_are_refused() {
     ));
     let block = Block {
         seqs: Seqs::Table(&[5, 6]),
-        ..held.block()
+        ..held.block(Record::F32)
     };
     assert!(matches!(
-        load(block),
+        scan_one(block),
         Some(Error::Shape {
             expected: 65,
             found: 2,
@@ -535,20 +530,9 @@ fn wrong_shapes_of_blocks_are_refused() {
         })
     ));
     let mut scanning = scan.begin(one).unwrap();
-    let other = scan.load(held.block(), 1, Record::F32).unwrap();
-    assert!(matches!(
-        scanning.scan(other),
-        Err(Error::Shape {
-            expected: 2,
-            found: 1,
-            ..
-        })
-    ));
     let mut short = held.clone();
     short.bytes.pop();
-    scanning
-        .scan(scan.load(short.block(), 2, Record::F32).unwrap())
-        .unwrap();
+    scanning.scan(short.block(Record::F32)).unwrap();
     assert!(matches!(
         scanning.submit(),
         Err(Error::Shape {

@@ -148,19 +148,19 @@ impl<'a> Planned<'a> {
     }
 
     /// The block as a scan takes it.
-    pub(crate) fn block(&'a self) -> (scan::Block<'a>, scan::Record) {
+    pub(crate) fn block(&'a self) -> scan::Block<'a> {
         let (first, rows) = (self.first_row(), self.rows());
         let seqs = match &self.opened.seqs {
             Ok(table) => scan::Seqs::Table(&table[first..first + rows]),
             Err(run) => scan::Seqs::Run(run + first as u64),
         };
-        let block = scan::Block {
+        scan::Block {
             rows: self,
             len: rows as u32,
+            record: self.opened.part.record,
             live: self.live(),
             seqs,
-        };
-        (block, self.opened.part.record)
+        }
     }
 }
 

@@ -1,20 +1,15 @@
 //! The searcher.
 
-use sela_compute::scan::{Metric, Queries, Scan, Scanning};
+pub use sela_compute::scan::{DIM_MAX, K_MAX, NORM_MAX};
+use sela_compute::scan::{FOUND_MAX, Metric, Queries, Scan, Scanning};
 use sela_compute::{CpuScan, Isa};
 
 use crate::error::Error;
 use crate::plan::{Opened, Planned};
 use crate::source::Source;
 
-/// Most rows that a query can ask for.
-pub const K_MAX: usize = CpuScan::K_MAX;
-/// Most numbers in a vector.
-pub const DIM_MAX: usize = CpuScan::DIM_MAX;
 /// Most hits that the queries of one search can ask for together: queries times `k`.
-pub const HITS_MAX: usize = CpuScan::FOUND_MAX;
-/// Longest query or row, as a Euclidean norm: its square is 5e37. Within it scores are finite.
-pub const NORM_MAX: f64 = CpuScan::NORM_MAX;
+pub const HITS_MAX: usize = FOUND_MAX;
 
 /// How a searcher runs. The defaults suit a machine that has nothing else to do.
 #[derive(Clone, Copy, Debug, Default)]
@@ -130,8 +125,7 @@ fn run(
         .collect();
     let mut scanning = scan.begin(queries)?;
     for planned in &planned {
-        let (block, record) = planned.block();
-        scanning.scan(scan.load(block, queries.dim, record)?)?;
+        scanning.scan(planned.block())?;
     }
     let found = scanning.submit().map_err(|error| match error {
         sela_compute::Error::Rows { block, source } => {

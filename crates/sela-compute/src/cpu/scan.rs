@@ -18,7 +18,7 @@ use self::work::Packed;
 use crate::cpu::pool::Pool;
 use crate::error::Error;
 use crate::isa::Isa;
-use crate::scan::{Block, Found, Queries, Record, Scan, Scanning, Seqs};
+use crate::scan::{Block, Found, Queries, Scan, Scanning};
 
 /// Exact search on the CPU.
 ///
@@ -40,12 +40,18 @@ use crate::scan::{Block, Found, Queries, Record, Scan, Scanning, Seqs};
 ///
 /// let numbers = [1.0f32, 0.0, 0.0, 1.0, 0.6, 0.8];
 /// let rows = Memory(numbers.iter().flat_map(|x| x.to_le_bytes()).collect());
-/// let block = Block { rows: &rows, len: 3, live: None, seqs: Seqs::Run(1) };
+/// let block = Block {
+///     rows: &rows,
+///     len: 3,
+///     record: Record::F32,
+///     live: None,
+///     seqs: Seqs::Run(1),
+/// };
 ///
 /// let scan = CpuScan::new(Isa::available()[0], 2)?;
 /// let queries = Queries { vectors: &[0.0, 1.0], dim: 2, metric: Metric::Cosine, k: 2 };
 /// let mut scanning = scan.begin(queries)?;
-/// scanning.scan(scan.load(block, 2, Record::F32)?)?;
+/// scanning.scan(block)?;
 /// let best: Vec<u64> = scanning.submit()?[0].iter().map(|found| found.seq).collect();
 /// assert_eq!(best, [2, 3]);
 /// # Ok::<(), sela_compute::Error>(())
@@ -57,16 +63,6 @@ pub struct CpuScan {
 }
 
 impl CpuScan {
-    /// Most rows that a query can ask for.
-    pub const K_MAX: usize = 16_384;
-    /// Most numbers in a vector.
-    pub const DIM_MAX: usize = 65_536;
-    /// Most rows that the queries of one search can ask for together: queries times `k`.
-    pub const FOUND_MAX: usize = 1 << 24;
-    /// Longest query, as a Euclidean norm: its square is 5e37. Scores of two vectors within this
-    /// limit are finite; for rows the caller answers.
-    pub const NORM_MAX: f64 = 7.071_067_811_865_475e18;
-
     /// Search with an instruction set on up to `threads` threads, the caller's counted.
     ///
     /// An instruction set that this CPU lacks is refused.
@@ -94,36 +90,7 @@ impl CpuScan {
 }
 
 impl Scan for CpuScan {
-    type Buf<'a> = CpuBlock<'a>;
     type Scanning<'a> = CpuScanning<'a>;
-
-    fn load<'a>(
-        &self,
-        block: Block<'a>,
-        dim: usize,
-        record: Record,
-    ) -> Result<CpuBlock<'a>, Error> {
-        let rows = block.len as usize;
-        let check = |what: &str, expected: usize, found: usize| match found < expected {
-            true => Err(Error::Shape {
-                what: what.into(),
-                expected,
-                found,
-            }),
-            false => Ok(()),
-        };
-        if let Some(live) = block.live {
-            check(
-                "words of a block's live bitmap",
-                rows.div_ceil(64),
-                live.len(),
-            )?;
-        }
-        if let Seqs::Table(table) = block.seqs {
-            check("sequence numbers of a block", rows, table.len())?;
-        }
-        Ok(CpuBlock { block, dim, record })
-    }
 
     fn begin<'a>(&'a self, queries: Queries<'a>) -> Result<CpuScanning<'a>, Error> {
         Ok(CpuScanning {
@@ -134,38 +101,21 @@ impl Scan for CpuScan {
     }
 }
 
-/// A block to be scanned where it is.
-pub struct CpuBlock<'a> {
-    block: Block<'a>,
-    dim: usize,
-    record: Record,
-}
-
-impl CpuBlock<'_> {
-    fn row_bytes(&self) -> usize {
-        self.dim * self.record.bytes()
-    }
-}
-
 /// A search on the CPU being recorded; it runs when it is submitted.
 pub struct CpuScanning<'a> {
     scan: &'a CpuScan,
     packed: Packed,
-    blocks: Vec<CpuBlock<'a>>,
+    blocks: Vec<Block<'a>>,
 }
 
 impl<'a> Scanning<'a> for CpuScanning<'a> {
-    type Buf = CpuBlock<'a>;
-
-    fn scan(&mut self, block: CpuBlock<'a>) -> Result<(), Error> {
-        if block.dim != self.packed.dim {
-            return Err(Error::Shape {
-                what: format!("a row of block {}", self.blocks.len()),
-                expected: self.packed.dim,
-                found: block.dim,
-            });
+    fn scan(&mut self, block: Block<'a>) -> Result<(), Error> {
+        block.check()?;
+        let (value, limit) = (self.blocks.len(), u32::MAX as usize);
+        if value > limit {
+            let what = "blocks";
+            return Err(Error::Limit { what, value, limit });
         }
-        limit("blocks", self.blocks.len(), u32::MAX as usize)?;
         self.blocks.push(block);
         Ok(())
     }
@@ -180,88 +130,28 @@ impl<'a> Scanning<'a> for CpuScanning<'a> {
     }
 }
 
-fn limit(what: &'static str, value: usize, limit: usize) -> Result<(), Error> {
-    if value > limit {
-        Err(Error::Limit { what, value, limit })
-    } else {
-        Ok(())
-    }
-}
-
 /// Checks queries and lays them out for the kernels.
 fn pack(kernels: &Kernels, queries: Queries<'_>) -> Result<Packed, Error> {
+    queries.check()?;
     let Queries {
         vectors,
         dim,
         metric,
         k,
     } = queries;
-    for (what, value, most) in [
-        ("numbers in a vector (at least 1)", dim, CpuScan::DIM_MAX),
-        ("k (at least 1)", k, CpuScan::K_MAX),
-    ] {
-        if value == 0 {
-            return Err(Error::Limit {
-                what,
-                value,
-                limit: most,
-            });
-        }
-        limit(what, value, most)?;
-    }
-    let count = vectors.len().div_ceil(dim);
-    if vectors.len() != count * dim {
-        let (expected, found) = (count * dim, vectors.len());
-        return Err(Error::Shape {
-            what: "queries".into(),
-            expected,
-            found,
-        });
-    }
-    limit(
-        "queries times k",
-        count.saturating_mul(k),
-        CpuScan::FOUND_MAX,
-    )?;
     let mut packed = Packed {
         dim,
         metric,
         k,
-        queries: Padded::new(dim, count),
+        queries: Padded::new(dim, vectors.len() / dim),
         norms: Vec::new(),
     };
     for (q, vector) in vectors.chunks_exact(dim).enumerate() {
         packed.queries.get_mut(q)[..dim].copy_from_slice(vector);
         // SAFETY: `CpuScan` was made for an instruction set that this CPU has.
         let norm = unsafe { kernels.norm(packed.queries.get(q)) };
-        check_norm(q, vector, norm)?;
+        queries.check_norm(q, norm)?;
         packed.norms.push(norm);
     }
     Ok(packed)
-}
-
-/// Refuses a query whose norm is beyond the limit or, by what it holds, no number at all.
-fn check_norm(query: usize, vector: &[f32], norm: f32) -> Result<(), Error> {
-    if f64::from(norm) <= CpuScan::NORM_MAX {
-        return Ok(());
-    }
-    if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
-        let (what, value) = (format!("query {query}"), vector[position]);
-        return Err(Error::NotFinite {
-            what,
-            position,
-            value,
-        });
-    }
-    let norm = vector
-        .iter()
-        .map(|x| f64::from(*x).powi(2))
-        .sum::<f64>()
-        .sqrt();
-    let (what, value) = ("the norm of a query", norm as usize);
-    Err(Error::Limit {
-        what,
-        value,
-        limit: CpuScan::NORM_MAX as usize,
-    })
 }

@@ -57,7 +57,7 @@ impl Held {
         self
     }
 
-    pub(crate) fn block(&self) -> Block<'_> {
+    pub(crate) fn block(&self, record: Record) -> Block<'_> {
         let seqs = match &self.seqs {
             Some(table) => Seqs::Table(table),
             None => Seqs::Run(self.first_seq),
@@ -65,6 +65,7 @@ impl Held {
         Block {
             rows: self,
             len: self.len as u32,
+            record,
             live: self.live.as_deref(),
             seqs,
         }
@@ -107,7 +108,7 @@ pub(crate) fn ranked(blocks: &[Held], record: Record, queries: Queries<'_>) -> V
     for (number, held) in blocks.iter().enumerate() {
         for row in (0..held.len).filter(|row| held.is_live(*row)) {
             let numbers = held.row(row, dim, record);
-            let seq = held.block().seqs.get(row);
+            let seq = held.block(record).seqs.get(row);
             for (query, found) in vectors.chunks_exact(dim).zip(&mut all) {
                 let score = match metric {
                     Metric::Cosine => reference::cosine(query, &numbers),
@@ -148,7 +149,7 @@ pub(crate) fn search(
 ) -> Result<Vec<Vec<Found>>, Error> {
     let mut scanning = scan.begin(queries)?;
     for held in blocks {
-        scanning.scan(scan.load(held.block(), queries.dim, record)?)?;
+        scanning.scan(held.block(record))?;
     }
     scanning.submit()
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::CpuBlock;
 use super::best::{Best, Candidate};
 use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
 use super::padded::Padded;
@@ -12,7 +11,7 @@ use super::tile::Tails;
 use crate::cpu::pool::Pool;
 use crate::error::{BoxError, Error};
 use crate::reference::LANES;
-use crate::scan::{Found, Metric};
+use crate::scan::{Block, Found, Metric};
 
 /// Bytes of rows in a piece of work: small enough to share out evenly and to stay in a
 /// second-level cache while groups of queries pass over it.
@@ -33,6 +32,13 @@ pub(super) struct Packed {
     pub(super) norms: Vec<f32>,
 }
 
+impl Packed {
+    /// Bytes of a row of a block.
+    fn row_bytes(&self, block: &Block<'_>) -> usize {
+        self.dim * block.record.bytes()
+    }
+}
+
 /// Rows `start..end` of a block.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -45,7 +51,7 @@ struct Piece {
 struct Search<'a> {
     kernels: Kernels,
     packed: &'a Packed,
-    blocks: &'a [CpuBlock<'a>],
+    blocks: &'a [Block<'a>],
     /// The bytes of each block, asked for by the first thread that needs them.
     bytes: Vec<OnceLock<Result<&'a [u8], ()>>>,
     pieces: Vec<Piece>,
@@ -61,7 +67,7 @@ pub(super) fn run(
     kernels: Kernels,
     pool: &Pool,
     packed: &Packed,
-    blocks: &[CpuBlock<'_>],
+    blocks: &[Block<'_>],
 ) -> Result<Vec<Vec<Found>>, Error> {
     let queries = packed.norms.len();
     if queries == 0 {
@@ -72,7 +78,7 @@ pub(super) fn run(
         packed,
         blocks,
         bytes: blocks.iter().map(|_| OnceLock::new()).collect(),
-        pieces: pieces(kernels.strip_rows(packed.dim, queries), blocks),
+        pieces: pieces(packed, kernels.strip_rows(packed.dim, queries), blocks),
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -80,7 +86,7 @@ pub(super) fn run(
     };
     let bytes: usize = blocks
         .iter()
-        .map(|b| b.block.len as usize * b.row_bytes())
+        .map(|block| block.len as usize * packed.row_bytes(block))
         .sum();
     let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces.len() > 1;
     pool.run(wide, |_| Worker::new(&search).run());
@@ -123,11 +129,11 @@ fn merge(pool: &Pool, packed: &Packed, found: Vec<Mutex<Vec<Candidate>>>) -> Vec
 }
 
 /// Cuts the blocks, in their order, into even pieces of whole strips.
-fn pieces(strip: usize, blocks: &[CpuBlock<'_>]) -> Vec<Piece> {
+fn pieces(packed: &Packed, strip: usize, blocks: &[Block<'_>]) -> Vec<Piece> {
     let mut pieces = Vec::new();
-    for (block, loaded) in blocks.iter().enumerate() {
-        let rows = loaded.block.len as usize;
-        let count = (rows * loaded.row_bytes() + PIECE_BYTES / 2) / PIECE_BYTES;
+    for (block, from) in blocks.iter().enumerate() {
+        let rows = from.len as usize;
+        let count = (rows * packed.row_bytes(from) + PIECE_BYTES / 2) / PIECE_BYTES;
         let size = rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip);
         for start in (0..rows).step_by(size) {
             pieces.push(Piece {
@@ -148,11 +154,11 @@ impl<'a> Search<'a> {
     }
 
     fn read(&self, block: usize) -> Result<&'a [u8], Error> {
-        let loaded = &self.blocks[block];
+        let from = &self.blocks[block];
         let failed = |source: BoxError| Error::Rows { block, source };
-        let bytes = loaded.block.rows.bytes().map_err(failed)?;
-        let number = loaded.record.bytes();
-        let expected = loaded.block.len as usize * loaded.row_bytes();
+        let bytes = from.rows.bytes().map_err(failed)?;
+        let number = from.record.bytes();
+        let expected = from.len as usize * self.packed.row_bytes(from);
         if bytes.len() != expected {
             return Err(Error::Shape {
                 what: format!("rows of block {block}"),
@@ -224,8 +230,8 @@ impl<'s, 'a> Worker<'s, 'a> {
     /// Scans a piece, once for each group of queries. A piece without live rows is not read.
     fn piece(&mut self, piece: Piece) {
         let search = self.search;
-        let loaded = &search.blocks[piece.block];
-        if next_live(loaded.block.live, piece.start, piece.end).is_none() {
+        let from = &search.blocks[piece.block];
+        if next_live(from.live, piece.start, piece.end).is_none() {
             return;
         }
         let Some(bytes) = search.bytes(piece.block) else {
@@ -242,8 +248,8 @@ impl<'s, 'a> Worker<'s, 'a> {
     /// Gathers the live rows of a piece into strips and ranks them for a group of queries.
     fn group(&mut self, piece: Piece, bytes: &[u8], group: Range<usize>) {
         let search = self.search;
-        let loaded = &search.blocks[piece.block];
-        let size = loaded.row_bytes();
+        let from = &search.blocks[piece.block];
+        let size = search.packed.row_bytes(from);
         let full = search.kernels.strip_rows(search.packed.dim, group.len());
         let mut gathered = Gathered {
             rows: [std::ptr::null(); STRIP_ROOM],
@@ -251,20 +257,20 @@ impl<'s, 'a> Worker<'s, 'a> {
             len: 0,
         };
         let mut at = piece.start;
-        while let Some(row) = next_live(loaded.block.live, at, piece.end) {
+        while let Some(row) = next_live(from.live, at, piece.end) {
             at = row + 1;
             gathered.rows[gathered.len] = bytes[row * size..at * size].as_ptr();
             gathered.numbers[gathered.len] = row as u32;
             gathered.len += 1;
             if gathered.len == full {
                 let ahead = &bytes[at * size..(at + full).min(piece.end) * size];
-                self.strip(loaded, &mut gathered, ahead, group.clone());
+                self.strip(from, &mut gathered, ahead, group.clone());
                 self.offer(piece.block, &gathered, group.clone());
                 gathered.len = 0;
             }
         }
         if gathered.len > 0 {
-            self.strip(loaded, &mut gathered, &[], group.clone());
+            self.strip(from, &mut gathered, &[], group.clone());
             self.offer(piece.block, &gathered, group);
         }
     }
@@ -272,7 +278,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     /// Ranks gathered rows.
     fn strip(
         &mut self,
-        loaded: &CpuBlock<'_>,
+        from: &Block<'_>,
         gathered: &mut Gathered,
         ahead: &[u8],
         group: Range<usize>,
@@ -281,7 +287,7 @@ impl<'s, 'a> Worker<'s, 'a> {
         let len = gathered.len;
         let last = gathered.rows[len - 1];
         gathered.rows[len..len + 3].fill(last);
-        let kernel = self.search.kernels.strip(loaded.record, packed.metric);
+        let kernel = self.search.kernels.strip(from.record, packed.metric);
         // SAFETY: `CpuScan` was made for an instruction set that this CPU has; rows point into
         // the block's bytes, whose length was checked; the rest is as long as the group.
         unsafe {
@@ -305,7 +311,7 @@ impl<'s, 'a> Worker<'s, 'a> {
 
     /// Offers the rows whose ranks reach a query's threshold.
     fn offer(&mut self, block: usize, gathered: &Gathered, group: Range<usize>) {
-        let seqs = self.search.blocks[block].block.seqs;
+        let seqs = self.search.blocks[block].seqs;
         for (i, query) in group.enumerate().filter(|(i, _)| self.hits[*i]) {
             let best = &mut self.best[query];
             let threshold = &mut self.thresholds[query];
