@@ -21,6 +21,18 @@ pub(crate) enum Outcome {
     Nothing = 1,
 }
 
+impl Outcome {
+    /// This outcome, after it was printed. A reader who has seen enough and gone away does not
+    /// make a success of a check that failed.
+    pub(crate) fn printed(self, printed: Result<()>) -> Result<Self> {
+        match printed {
+            Err(Failure::BrokenPipe) if self != Self::Done => Ok(self),
+            Err(failure) => Err(failure),
+            Ok(()) => Ok(self),
+        }
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -120,46 +132,26 @@ impl App {
     /// An engine with its model here, fetched now if need be.
     pub(crate) fn engine_with_model(&self) -> Result<Engine> {
         let engine = self.engine()?;
-        self.pulling(|watch| engine.models().find_or_pull(&self.options.model, watch))?;
+        let name = &self.options.model;
+        self.pulling(name, |watch| engine.models().find_or_pull(name, watch))?;
         engine.encoder()?;
         Ok(engine)
     }
 
-    /// Runs a pull with a progress bar.
+    /// Runs a pull and shows how it goes on.
     pub(crate) fn pulling<T>(
         &self,
+        name: &str,
         pull: impl FnOnce(sela::models::Watch<'_>) -> sela::Result<T>,
     ) -> Result<T> {
-        let mut bar: Option<ProgressBar> = None;
-        let result = pull(&mut |event| {
-            if let PullEvent::Bytes { done, total } = event {
-                let bar = bar.get_or_insert_with(|| {
-                    self.bar(
-                        total,
-                        "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}",
-                    )
-                });
-                bar.set_message(self.options.model.clone());
-                bar.set_position(done.min(total));
-                return;
-            }
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
-            match event {
-                PullEvent::Trying { source } => {
-                    self.note(&format!("fetching `{}` from {source}", self.options.model));
-                }
-                PullEvent::Failed { attempt } => {
-                    self.note(&format!("{} failed: {}", attempt.source, attempt.reason));
-                }
-                PullEvent::Waiting => self.note("another process is fetching it; waiting"),
-                _ => {}
-            }
-        });
-        if let Some(bar) = bar {
-            bar.finish_and_clear();
-        }
+        let mut shown = Pulling {
+            app: self,
+            name,
+            spinner: None,
+            bar: None,
+        };
+        let result = pull(&mut |event| shown.show(event));
+        shown.clear();
         Ok(result?)
     }
 
@@ -191,12 +183,82 @@ impl App {
         bar
     }
 
+    /// A sign of life for work whose length is not known; seen where a bar is.
+    pub(crate) fn spinner(&self, doing: impl Into<String>) -> ProgressBar {
+        let spinner = self.bar(0, "{spinner} {msg} {elapsed}");
+        spinner.set_message(doing.into());
+        spinner
+    }
+
+    /// Does something that may take a while, with a sign of life.
+    pub(crate) fn working<T>(&self, doing: impl Into<String>, work: impl FnOnce() -> T) -> T {
+        let spinner = self.spinner(doing);
+        let result = work();
+        spinner.finish_and_clear();
+        result
+    }
+
     /// Runs work that must not be cut between two commits: Ctrl-C then only asks it to stop.
     pub(crate) fn stoppable<T>(&self, work: impl FnOnce(&Stop) -> T) -> T {
         self.stop.soft.store(SOFT, Ordering::SeqCst);
         let result = work(&self.stop);
         self.stop.soft.store(HARD, Ordering::SeqCst);
         result
+    }
+}
+
+/// What is seen of a pull: a spinner until bytes come (pip counts none), then a bar.
+struct Pulling<'a> {
+    app: &'a App,
+    name: &'a str,
+    spinner: Option<ProgressBar>,
+    bar: Option<ProgressBar>,
+}
+
+impl Pulling<'_> {
+    fn show(&mut self, event: PullEvent<'_>) {
+        if let PullEvent::Bytes { done, total } = event {
+            if self.bar.is_none() {
+                self.clear();
+            }
+            let bar = self.bar.get_or_insert_with(|| {
+                let template =
+                    "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} eta {eta}";
+                self.app.bar(total, template)
+            });
+            bar.set_message(self.name.to_owned());
+            bar.set_position(done.min(total));
+            return;
+        }
+        // A note on a line that something moves on would be overwritten.
+        self.clear();
+        let (app, name) = (self.app, self.name);
+        match event {
+            PullEvent::Trying { source } => {
+                app.note(&format!("fetching `{name}` from {source}"));
+                self.spinner = Some(app.spinner("fetching"));
+            }
+            PullEvent::Failed { attempt } => {
+                app.note(&format!("{} failed: {}", attempt.source, attempt.reason));
+            }
+            PullEvent::Waiting => {
+                app.note("another process is fetching it; waiting");
+                self.spinner = Some(app.spinner("waiting"));
+            }
+            PullEvent::Kept { path } => {
+                let path = path.display();
+                app.note(&format!(
+                    "what lay in its place was not `{name}`; it is kept in {path}"
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        for shown in [self.spinner.take(), self.bar.take()].into_iter().flatten() {
+            shown.finish_and_clear();
+        }
     }
 }
 
@@ -221,6 +283,7 @@ impl Stop {
         let handler = move || {
             let asked_before = seen.asked.swap(true, Ordering::SeqCst);
             if asked_before || seen.soft.load(Ordering::SeqCst) == HARD {
+                // Nothing is dropped: each kind of leftover is swept by the next that makes one.
                 std::process::exit(INTERRUPTED);
             }
             let _ = writeln!(
@@ -297,4 +360,24 @@ fn proxy_for(address: &str) -> Option<String> {
             || (!entry.is_empty() && (host == entry || host.ends_with(&format!(".{entry}"))))
     };
     (!spared.split(',').any(spares)).then_some(proxy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_who_went_away_hides_no_failed_check() {
+        let gone = || Err(Failure::BrokenPipe);
+        assert!(matches!(
+            Outcome::Nothing.printed(gone()),
+            Ok(Outcome::Nothing)
+        ));
+        assert!(matches!(
+            Outcome::Done.printed(gone()),
+            Err(Failure::BrokenPipe)
+        ));
+        let full = Failure::say("cannot write to standard output: the disk is full");
+        assert!(Outcome::Nothing.printed(Err(full)).is_err());
+    }
 }

@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  nothing was found, or a check did not pass
-  2  an error
+  0    done
+  1    nothing was found, or a check did not pass
+  2    an error, or a load that was interrupted and stopped at a commit
+  130  interrupted
 
 Environment:
   SELA_HOME, SELA_DATA     as `--home` and `--data`

@@ -1,10 +1,11 @@
 //! NumPy's `.npy` files: two-dimensional arrays of f32.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crate::app::{Failure, Result};
+use crate::part::PartFile;
 
 /// Rows of a file, one after another.
 pub(crate) struct Rows {
@@ -94,8 +95,7 @@ impl Iterator for Rows {
 /// A file under way; it appears under its name when it is whole.
 pub(crate) struct Writer {
     path: PathBuf,
-    part: PathBuf,
-    file: BufWriter<File>,
+    file: PartFile,
     dim: usize,
     numbers: u64,
 }
@@ -106,18 +106,14 @@ const HEADER: usize = 128;
 impl Writer {
     /// Starts a file of rows of `dim` numbers; how many is known at the end.
     pub(crate) fn create(path: &Path, dim: usize) -> Result<Self> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        let part = PathBuf::from(part);
-        let start = || -> io::Result<BufWriter<File>> {
-            let mut file = BufWriter::new(File::create(&part)?);
+        let start = || -> io::Result<PartFile> {
+            let mut file = PartFile::create(path)?;
             file.write_all(&[0; HEADER])?;
             Ok(file)
         };
         let file = start().map_err(Failure::file("write", path))?;
         Ok(Self {
             path: path.to_owned(),
-            part,
             file,
             dim,
             numbers: 0,
@@ -136,22 +132,20 @@ impl Writer {
     }
 
     /// Completes the file.
-    pub(crate) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(self) -> Result<()> {
         let rows = self.numbers / self.dim.max(1) as u64;
-        let mut finish = || -> io::Result<()> {
-            self.file.seek(io::SeekFrom::Start(0))?;
-            self.file.write_all(&header(rows, self.dim))?;
-            self.file.flush()?;
-            std::fs::rename(&self.part, &self.path)
+        let Self {
+            path,
+            mut file,
+            dim,
+            ..
+        } = self;
+        let finish = || -> io::Result<()> {
+            file.seek(io::SeekFrom::Start(0))?;
+            file.write_all(&header(rows, dim))?;
+            file.finish()
         };
-        finish().map_err(Failure::file("write", &self.path))
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        // Still there only when the file was not completed.
-        let _ = std::fs::remove_file(&self.part);
+        finish().map_err(Failure::file("write", &path))
     }
 }
 

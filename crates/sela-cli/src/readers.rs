@@ -1,95 +1,17 @@
 //! Inputs: texts a line, JSON objects a line, vectors with names.
 
+mod lines;
+
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use sela::{Error, Id, Item, Items};
 
 use crate::app::{Failure, Result};
-use crate::args;
-use crate::npy;
+use crate::{args, npy, table};
 
-/// Longest line that is read, in bytes.
-const LINE_MAX: u64 = 64 << 20;
-
-/// Lines of a file, split at line feeds only; a final line feed ends the last line.
-pub(crate) struct Lines {
-    name: String,
-    reader: Box<dyn BufRead>,
-    pub(crate) line: u64,
-    done: bool,
-}
-
-impl Lines {
-    /// Opens a file, or standard input for `-`.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let (name, reader): (String, Box<dyn BufRead>) = match path.to_str() {
-            Some("-") => (
-                "standard input".to_owned(),
-                Box::new(BufReader::new(io::stdin())),
-            ),
-            _ => {
-                let file = File::open(path)?;
-                (
-                    format!("`{}`", path.display()),
-                    Box::new(BufReader::with_capacity(1 << 16, file)),
-                )
-            }
-        };
-        Ok(Self {
-            name,
-            reader,
-            line: 0,
-            done: false,
-        })
-    }
-
-    /// An error at the line read last.
-    pub(crate) fn error(&self, reason: impl Into<String>) -> Error {
-        Error::Input {
-            source_name: self.name.clone(),
-            place: format!("line {}", self.line),
-            reason: reason.into(),
-        }
-    }
-
-    fn read(&mut self) -> Option<sela::Result<String>> {
-        let mut bytes = Vec::new();
-        self.line += 1;
-        let read = self
-            .reader
-            .by_ref()
-            .take(LINE_MAX + 1)
-            .read_until(b'\n', &mut bytes);
-        match read {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) => return Some(Err(self.error(format!("cannot be read: {error}")))),
-        }
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-        } else if bytes.len() as u64 > LINE_MAX {
-            return Some(Err(
-                self.error(format!("is longer than {} MiB", LINE_MAX >> 20))
-            ));
-        }
-        Some(String::from_utf8(bytes).map_err(|_| self.error("is not UTF-8")))
-    }
-}
-
-impl Iterator for Lines {
-    type Item = sela::Result<String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        let line = self.read();
-        self.done = !matches!(line, Some(Ok(_)));
-        line
-    }
-}
+pub(crate) use lines::Lines;
 
 /// What kind of input a file is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,14 +50,49 @@ impl Input {
             }
             _ => None,
         };
-        match wrong {
-            Some(what) => Err(Failure::say(what)),
-            None => Ok(Self {
-                path: readable(&args.input)?,
-                ids: args.ids.clone(),
-                kind,
-            }),
+        if let Some(what) = wrong {
+            return Err(Failure::say(what));
         }
+        let input = Self {
+            path: readable(&args.input)?,
+            ids: args.ids.clone(),
+            kind,
+        };
+        input.check_names()?;
+        Ok(input)
+    }
+
+    /// Refuses another number of names than of items, before anything is written.
+    fn check_names(&self) -> Result<()> {
+        let Some(ids) = self.ids.as_deref().filter(|ids| ids.as_os_str() != "-") else {
+            return Ok(());
+        };
+        let kind = std::fs::metadata(ids).map_err(Failure::file("read", ids))?;
+        // A pipe can be read only once: the load tells when it gets there.
+        let names = if kind.is_file() {
+            count_lines(ids)
+        } else {
+            None
+        };
+        let (Some(items), Some(names)) = (self.count(), names) else {
+            return Ok(());
+        };
+        if names == items {
+            return Ok(());
+        }
+        let what = match self.kind {
+            Kind::Vectors => "rows",
+            Kind::Text | Kind::Json => "lines",
+        };
+        let (ids, path) = (ids.display(), self.path.display());
+        Err(Failure::Said(
+            format!(
+                "`{ids}` holds {} names, but `{path}` has {} {what}",
+                table::count(names),
+                table::count(items)
+            ),
+            Some(format!("give one name a line, in the order of the {what}")),
+        ))
     }
 
     /// Numbers in a vector, for a file of vectors.
@@ -156,21 +113,12 @@ impl Input {
 
     /// How many items there are, as far as that is cheap to know.
     pub(crate) fn count(&self) -> Option<u64> {
+        if !self.path.is_file() {
+            return None;
+        }
         match self.kind {
             Kind::Vectors => npy::open(&self.path).ok().map(|rows| rows.rows),
-            Kind::Text | Kind::Json => {
-                let mut reader = BufReader::with_capacity(1 << 16, File::open(&self.path).ok()?);
-                let (mut lines, mut last) = (0, b'\n');
-                loop {
-                    let buffer = reader.fill_buf().ok()?;
-                    let Some(&end) = buffer.last() else { break };
-                    lines += buffer.iter().filter(|&&b| b == b'\n').count() as u64;
-                    last = end;
-                    let n = buffer.len();
-                    reader.consume(n);
-                }
-                Some(lines + u64::from(last != b'\n'))
-            }
+            Kind::Text | Kind::Json => count_lines(&self.path),
         }
     }
 
@@ -178,7 +126,7 @@ impl Input {
     pub(crate) fn open(&self) -> sela::Result<Items<'static>> {
         let ids = self.ids.as_deref().map(open_lines).transpose()?;
         Ok(match self.kind {
-            Kind::Text => Box::new(texts(open_lines(&self.path)?, ids)),
+            Kind::Text => Box::new(named(open_lines(&self.path)?, ids, Item::text)),
             Kind::Json => Box::new(objects(open_lines(&self.path)?)),
             Kind::Vectors => {
                 let rows = npy::open(&self.path).map_err(|failure| match failure {
@@ -189,7 +137,7 @@ impl Input {
                         reason: other.lines().0,
                     },
                 })?;
-                Box::new(vectors(rows, ids))
+                Box::new(named(rows, ids, Item::vector))
             }
         })
     }
@@ -209,6 +157,21 @@ fn open_lines(path: &Path) -> sela::Result<Lines> {
     })
 }
 
+/// Lines of a file, one without a line feed at the end included.
+fn count_lines(path: &Path) -> Option<u64> {
+    let mut reader = BufReader::with_capacity(1 << 16, File::open(path).ok()?);
+    let (mut lines, mut last) = (0, b'\n');
+    loop {
+        let buffer = reader.fill_buf().ok()?;
+        let Some(&end) = buffer.last() else { break };
+        lines += buffer.iter().filter(|&&b| b == b'\n').count() as u64;
+        last = end;
+        let n = buffer.len();
+        reader.consume(n);
+    }
+    Some(lines + u64::from(last != b'\n'))
+}
+
 /// The next name of a file of names.
 fn next_id(ids: &mut Lines) -> sela::Result<Id> {
     match ids.next() {
@@ -219,22 +182,28 @@ fn next_id(ids: &mut Lines) -> sela::Result<Id> {
     }
 }
 
-/// A text a line, named by the line's number or by a file of names.
-fn texts(lines: Lines, mut ids: Option<Lines>) -> impl Iterator<Item = sela::Result<Item>> {
-    let mut number = 0;
-    lines.map(move |text| {
-        number += 1;
-        let id = ids.as_mut().map_or(Ok(Id::Num(number)), next_id)?;
-        Ok(Item::text(id, text?))
-    })
+/// An error if a file of names goes on after the last of `items`.
+fn surplus(mut ids: Lines, items: u64) -> Option<Error> {
+    let more = ids.by_ref().count() as u64;
+    let names = items + more;
+    let reason = format!("is too many: there are more names than rows, {names} and {items}");
+    (more > 0).then(|| ids.error_at(items + 1, reason))
 }
 
-fn vectors(rows: npy::Rows, mut ids: Option<Lines>) -> impl Iterator<Item = sela::Result<Item>> {
+/// Items of texts or vectors, named by their number or by a file of names.
+fn named<T>(
+    mut contents: impl Iterator<Item = sela::Result<T>>,
+    mut ids: Option<Lines>,
+    item: impl Fn(Id, T) -> Item,
+) -> impl Iterator<Item = sela::Result<Item>> {
     let mut number = 0;
-    rows.map(move |vector| {
+    std::iter::from_fn(move || {
+        let Some(content) = contents.next() else {
+            return surplus(ids.take()?, number).map(Err);
+        };
         number += 1;
-        let id = ids.as_mut().map_or(Ok(Id::Num(number)), next_id)?;
-        Ok(Item::vector(id, vector?))
+        let id = ids.as_mut().map_or(Ok(Id::Num(number)), next_id);
+        Some(id.and_then(|id| Ok(item(id, content?))))
     })
 }
 
@@ -286,37 +255,32 @@ fn objects(mut lines: Lines) -> impl Iterator<Item = sela::Result<Item>> {
 
 #[cfg(test)]
 mod tests {
-    use super::Lines;
+    use std::path::Path;
 
-    fn lines(text: &str) -> Vec<String> {
+    use super::{Error, Item, Lines, named};
+
+    /// The names of items a line, and how they end; the file of names is read as a pipe is.
+    fn name_all(contents: &str, names: &str) -> Vec<Result<String, String>> {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lines");
-        std::fs::write(&path, text).unwrap();
-        Lines::open(&path).unwrap().map(Result::unwrap).collect()
+        let paths = ["contents", "names"].map(|name| dir.path().join(name));
+        std::fs::write(&paths[0], contents).unwrap();
+        std::fs::write(&paths[1], names).unwrap();
+        let [contents, names] = paths.map(|path| Lines::open(&path).unwrap());
+        let items = named(contents, Some(names), Item::text);
+        let place = |error: Error| error.to_string().split_once(", ").unwrap().1.to_owned();
+        items
+            .map(|item| item.map(|i| i.id.to_string()).map_err(place))
+            .collect()
     }
 
     #[test]
-    fn lines_end_at_line_feeds_only() {
-        assert_eq!(lines(""), [""; 0]);
-        assert_eq!(lines("\n"), [""]);
-        assert_eq!(lines("a"), ["a"]);
-        assert_eq!(lines("a\n"), ["a"]);
-        assert_eq!(lines("a\n\nb\n"), ["a", "", "b"]);
-        assert_eq!(
-            lines("a\r\nb\u{2028}c\u{85}\u{b}d"),
-            ["a\r", "b\u{2028}c\u{85}\u{b}d"]
-        );
-    }
-
-    #[test]
-    fn a_line_that_is_not_utf8_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lines");
-        std::fs::write(&path, b"good\nb\xffd\nnever read\n").unwrap();
-        let mut lines = Lines::open(&path).unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), "good");
-        let error = lines.next().unwrap().unwrap_err().to_string();
-        assert!(error.ends_with("line 2: is not UTF-8"), "{error}");
-        assert!(lines.next().is_none());
+    fn names_are_neither_too_few_nor_too_many() {
+        let ok = |name: &str| Ok(name.to_owned());
+        assert_eq!(name_all("x\ny\n", "a\nb\n"), [ok("a"), ok("b")]);
+        let few = "line 2: is missing: there are fewer names than rows".to_owned();
+        assert_eq!(name_all("x\ny\n", "a\n"), [ok("a"), Err(few)]);
+        let many = "line 2: is too many: there are more names than rows, 4 and 1".to_owned();
+        assert_eq!(name_all("x\n", "a\nb\nc\nd"), [ok("a"), Err(many)]);
+        assert_eq!(super::count_lines(Path::new("/none")), None);
     }
 }

@@ -10,6 +10,7 @@ fn errors_say_what_is_wrong_and_what_to_do() {
     sela.write_vectors("rows", 10, 4);
     sela.write_vectors("wide", 10, 6);
     sela.write("few.ids", "1\n2\n");
+    sela.write("many.ids", "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11");
     sela.write("note.md", "text");
     sela.write("texts.txt", "one\n");
     sela.write("empty.npy", "");
@@ -54,6 +55,9 @@ fn errors_say_what_is_wrong_and_what_to_do() {
         ),
         ("no-ids", vec!["index", "-c", "rows", "-i", "rows.npy"]),
         ("few-ids", index("rows.npy", "few.ids")),
+        ("many-ids", index("rows.npy", "many.ids")),
+        ("many-ids-of-lines", index("texts.txt", "few.ids")),
+        ("no-ids-file", index("rows.npy", "none.ids")),
         ("other-dim", index("wide.npy", "wide.ids")),
         ("not-npy", index("empty.npy", "rows.ids")),
         ("bad-line", vec!["index", "-c", "rows", "-i", "bad.jsonl"]),
@@ -101,4 +105,41 @@ fn what_was_tried_for_a_model_is_listed() {
         .unwrap()
         .replace(&port.to_string(), "PORT");
     insta::assert_snapshot!("all-sources-failed", stderr);
+}
+
+#[test]
+fn doctor_fails_for_a_model_that_cannot_be_opened_and_not_for_one_that_is_not_here() {
+    let sela = Sela::new();
+    let report: serde_json::Value = serde_json::from_str(&sela.ok(&["doctor", "--json"])).unwrap();
+    let error = report["chosen"]["error"].as_str().unwrap();
+    assert!(error.contains("is not on this machine"), "{error}");
+    let tests = report["self_tests"].as_array().unwrap();
+    let of = |what: &str| -> usize {
+        let named = |t: &&serde_json::Value| t["what"].as_str().unwrap().contains(what);
+        tests.iter().filter(named).count()
+    };
+    for test in tests {
+        match test["outcome"].as_str().unwrap() {
+            "pass" => assert!(test["why"].is_null() && test["ms"].is_f64(), "{test}"),
+            "skipped" => assert!(test["why"].is_string() && test["ms"].is_null(), "{test}"),
+            _ => panic!("{test}"),
+        }
+    }
+    assert_eq!(of("plain kernels"), 4);
+    if cfg!(target_arch = "x86_64") {
+        for what in ["avx512 kernels", "avx2 kernels", "amx-bf16", "avx512-bf16"] {
+            let there = report["machine"].to_string().contains(what);
+            assert!(there || of(what) > 0, "{what} is passed over");
+        }
+    }
+
+    std::fs::create_dir(sela.path("broken")).unwrap();
+    sela.write("broken/model.safetensors", "no weights");
+    let output = sela.run(&["--model", "broken", "doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        stdout.contains("  nothing: the model has no file `config.json`\n"),
+        "{stdout}"
+    );
 }

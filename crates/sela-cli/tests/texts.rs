@@ -89,12 +89,71 @@ fn standard_input_is_read_and_cuts_are_told() {
         (&last["tokens"], &last["tokens_total"]),
         (&256.into(), &402.into())
     );
-    assert_eq!(last["truncated"], true);
+    assert_eq!(
+        (&last["truncated"], &last["degraded"]),
+        (&true.into(), &false.into())
+    );
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(
         stderr,
         "2 texts embedded; 1 were longer than 256 tokens and were cut\n"
     );
+}
+
+#[test]
+fn an_output_is_whole_or_as_it_was() {
+    let sela = Sela::with_model();
+    sela.write("bad.txt", b"good\nb\xffd\n");
+    sela.write("texts.txt", "a dog\n");
+    for name in ["out.jsonl", "out.npy"] {
+        let part = format!("{name}.part");
+        sela.write(name, "what was there");
+        let stderr = sela.fails(2, &["embed", "-i", "bad.txt", "-o", name]);
+        assert_eq!(stderr, "error: `bad.txt`, line 2: is not UTF-8\n");
+        let kept = std::fs::read_to_string(sela.path(name)).unwrap();
+        assert_eq!(kept, "what was there");
+        assert!(!sela.path(&part).exists());
+
+        // As an interrupted run leaves it, and longer than what is written now.
+        sela.write(&part, vec![b'x'; 100_000]);
+        sela.ok(&["embed", "-i", "texts.txt", "-o", name]);
+        assert!(!sela.path(&part).exists());
+    }
+    assert_eq!(read_npy(&sela.path("out.npy")).0, [1, 384]);
+    let lines = std::fs::read_to_string(sela.path("out.jsonl")).unwrap();
+    assert_eq!(lines, sela.ok(&["embed", "-i", "texts.txt"]));
+}
+
+#[test]
+fn a_line_that_is_too_long_is_named() {
+    let sela = Sela::with_model();
+    // More short lines than are embedded together, so that the long one is in the second stretch.
+    let long = "x".repeat((16 << 20) + 1);
+    sela.write("long.txt", "a\n".repeat(1_025) + &long);
+    let stderr = sela.fails(2, &["embed", "-i", "long.txt", "-o", "out.npy"]);
+    assert_eq!(
+        stderr,
+        "error: `long.txt`, line 1026: the text has 16777217 bytes, the limit is 16777216\n\
+         hint: split the text into smaller passages\n"
+    );
+}
+
+#[test]
+fn a_query_that_is_cut_is_told() {
+    let sela = Sela::with_model();
+    sela.write("texts.txt", "a dog\n");
+    sela.ok(&["index", "-c", "notes", "-i", "texts.txt"]);
+    let long = "word ".repeat(400);
+    let stderr_of = |more: &[&str]| {
+        let output = sela.run(&[&["search", "-c", "notes", &long], more].concat());
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert_eq!(
+        stderr_of(&[]),
+        "the text is longer than the model reads: the first 256 of its 402 tokens were looked for\n"
+    );
+    assert_eq!(stderr_of(&["--quiet"]), "");
 }
 
 #[test]
@@ -190,6 +249,8 @@ fn a_collection_of_another_model_is_refused_by_name() {
             "puppy",
             "--model",
             other.to_str().unwrap(),
+            // Where bf16 is used, the log tells that this model's vectors are none of its golden ones.
+            "--quiet",
         ],
     );
     assert_eq!(

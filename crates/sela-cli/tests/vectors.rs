@@ -1,8 +1,10 @@
-//! The command with vectors alone: index, search, look after collections.
+//! The command with vectors: index, search, look after collections, and keep vectors of different
+//! models apart.
 
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use common::{Sela, committed, npy, vector};
@@ -234,4 +236,104 @@ fn an_interrupt_stops_at_a_commit_and_says_what_was_kept() {
         sela.ok(&["collection", "verify", "rows"])
             .starts_with("ok: 100,000 rows")
     );
+}
+
+#[test]
+fn vectors_do_not_slip_into_a_models_collection() {
+    let sela = Sela::with_model();
+    sela.write("texts.txt", "a dog\na mountain\n");
+    sela.write("rows.ids", "10\n11\n");
+    sela.ok(&["index", "-c", "notes", "-i", "texts.txt"]);
+    sela.ok(&["embed", "-i", "texts.txt", "-o", "rows.npy"]);
+    let index = [
+        "index", "-c", "notes", "-i", "rows.npy", "--ids", "rows.ids",
+    ];
+    let stderr = sela.fails(2, &index);
+    assert_eq!(
+        stderr,
+        "error: item `10` brings a vector, but collection `notes` holds those of \
+         `all-MiniLM-L6-v2`, and this one is not declared to be of it\n\
+         hint: if `all-MiniLM-L6-v2` made it, say so with `--declare`; vectors made elsewhere go \
+         into a collection of their own\n"
+    );
+
+    // Nor behind a text.
+    let vector = serde_json::to_string(&vector(1, 384)).unwrap();
+    let lines =
+        format!("{{\"id\": 20, \"text\": \"a river\"}}\n{{\"id\": 21, \"vector\": {vector}}}\n");
+    sela.write("mixed.jsonl", lines);
+    for name in ["notes", "fresh"] {
+        let stderr = sela.fails(2, &["index", "-c", name, "-i", "mixed.jsonl"]);
+        assert!(stderr.contains("item `21` brings a vector"), "{stderr}");
+    }
+
+    // The model in use is another one: it cannot have made what the collection holds.
+    let other = other_model(&sela);
+    let other = ["--declare", "--model", other.to_str().unwrap()];
+    let stderr = sela.fails(2, &[&index[..], &other].concat());
+    assert_eq!(
+        stderr,
+        "error: collection `notes` was built with `all-MiniLM-L6-v2`, but the model in use is \
+         `other-model`\n\
+         hint: use `--model all-MiniLM-L6-v2`, or another collection\n"
+    );
+
+    let rows = || {
+        let list = sela.ok(&["collection", "info", "notes", "--json"]);
+        let info: serde_json::Value = serde_json::from_str(&list).unwrap();
+        info["info"]["rows_live"].as_u64().unwrap()
+    };
+    assert_eq!(rows(), 2, "nothing was stored");
+    sela.ok(&[&index[..], &["--declare"]].concat());
+    assert_eq!(rows(), 4);
+}
+
+#[test]
+fn vectors_from_elsewhere_are_declared_in_another_collection() {
+    let sela = Sela::with_model();
+    sela.write("texts.txt", "a dog\na mountain\n");
+    sela.write("rows.ids", "dog\nmountain\n");
+    sela.ok(&["embed", "-i", "texts.txt", "-o", "rows.npy"]);
+    let index =
+        |name: &'static str| vec!["index", "-c", name, "-i", "rows.npy", "--ids", "rows.ids"];
+    sela.ok(&index("rows"));
+    let stderr = sela.fails(2, &["search", "-c", "rows", "puppy"]);
+    assert!(
+        stderr.contains("index them into another collection with `--declare`"),
+        "{stderr}"
+    );
+    let stderr = sela.fails(2, &[&index("rows")[..], &["--declare"]].concat());
+    assert_eq!(
+        stderr,
+        "error: collection `rows` was created for vectors made elsewhere: they cannot be declared \
+         later\n\
+         hint: index them with `--declare` under another name, or delete this collection first \
+         with `sela collection delete rows`\n"
+    );
+    // Both pieces of advice work.
+    let ask = |name: &str| sela.ok(&["search", "-c", name, "puppy", "-k", "1", "--json"]);
+    sela.ok(&[&index("other")[..], &["--declare"]].concat());
+    assert!(ask("other").starts_with("{\"id\":\"dog\""));
+    sela.ok(&["collection", "delete", "rows"]);
+    sela.ok(&[&index("rows")[..], &["--declare"]].concat());
+    assert!(ask("rows").starts_with("{\"id\":\"dog\""));
+}
+
+/// The real model with another tokenizer, in a folder called `other-model`.
+fn other_model(sela: &Sela) -> PathBuf {
+    let other = sela.path("other-model");
+    std::fs::create_dir_all(other.join("1_Pooling")).unwrap();
+    for name in [
+        "config.json",
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ] {
+        std::fs::copy(common::model().join(name), other.join(name)).unwrap();
+    }
+    let tokenizer = std::fs::read_to_string(other.join("tokenizer.json")).unwrap();
+    std::fs::write(other.join("tokenizer.json"), tokenizer + "\n").unwrap();
+    other
 }

@@ -81,20 +81,67 @@ impl Tensor {
         [self.rows, self.cols]
     }
 
-    /// Writes row `row`, widened to f32, to `out`.
+    /// The rows, in bytes taken once.
+    ///
+    /// Fails when the shared bytes have become fewer since, as those of a mapped file can.
+    pub fn rows(&self) -> Result<TensorRows<'_>, Error> {
+        let bytes = (*self.bytes).as_ref().get(self.range.clone());
+        let bytes = bytes.ok_or_else(|| Error::Shape {
+            what: "tensor in a file that has become shorter".into(),
+            expected: self.rows * self.cols,
+            found: 0,
+        })?;
+        Ok(TensorRows {
+            bytes,
+            dtype: self.dtype,
+            cols: self.cols,
+        })
+    }
+
+    /// Writes row `row`, widened to f32, to `out`; NaN when [`rows`](Self::rows) fails.
     ///
     /// # Panics
     ///
     /// When `row` is out of range or `out` is not one row long.
     pub fn read_row(&self, row: usize, out: &mut [f32]) {
-        assert!(
-            row < self.rows && out.len() == self.cols,
-            "row {row} of {:?}",
-            self.shape()
-        );
+        match self.rows() {
+            Ok(rows) => rows.read(row, out),
+            Err(_) => out.fill(f32::NAN),
+        }
+    }
+
+    /// All numbers, widened to f32.
+    ///
+    /// All are NaN, which every taker of weights refuses, when [`rows`](Self::rows) fails.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut all = vec![f32::NAN; self.rows * self.cols];
+        if let Ok(rows) = self.rows() {
+            for (row, out) in all.chunks_exact_mut(self.cols.max(1)).enumerate() {
+                rows.read(row, out);
+            }
+        }
+        all
+    }
+}
+
+/// The rows of a [`Tensor`] in bytes that were taken once: reading one asks nobody.
+#[derive(Clone, Copy)]
+pub struct TensorRows<'a> {
+    bytes: &'a [u8],
+    dtype: Dtype,
+    cols: usize,
+}
+
+impl TensorRows<'_> {
+    /// Writes row `row`, widened to f32, to `out`.
+    ///
+    /// # Panics
+    ///
+    /// When `row` is out of range or `out` is not one row long.
+    pub fn read(&self, row: usize, out: &mut [f32]) {
+        assert_eq!(out.len(), self.cols, "room for a row");
         let size = self.cols * self.dtype.bytes();
-        let start = self.range.start + row * size;
-        let bytes = &(*self.bytes).as_ref()[start..start + size];
+        let bytes = &self.bytes[row * size..][..size];
         match self.dtype {
             Dtype::F32 => {
                 for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
@@ -112,15 +159,6 @@ impl Tensor {
                 }
             }
         }
-    }
-
-    /// All numbers, widened to f32.
-    pub fn to_f32(&self) -> Vec<f32> {
-        let mut all = vec![0.0; self.rows * self.cols];
-        for (row, out) in all.chunks_exact_mut(self.cols.max(1)).enumerate() {
-            self.read_row(row, out);
-        }
-        all
     }
 }
 

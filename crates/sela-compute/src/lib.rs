@@ -19,4 +19,4 @@ pub use error::Error;
 pub use inventory::Inventory;
 pub use isa::Isa;
 pub use plan::{Arithmetic, Plan, PlanOptions, Precision, Tier, plan};
-pub use selftest::self_test;
+pub use selftest::{scan_self_test, self_test};

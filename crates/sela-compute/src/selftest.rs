@@ -3,6 +3,8 @@
 //! A self-test may only veto. It takes about a millisecond and covers every kernel of an
 //! instruction set at shapes that fill no tile.
 
+mod scan;
+
 use crate::cpu::encode::CpuEncode;
 use crate::encode::{
     AttentionTensors, EmbeddingTensors, Encode, FeedForwardTensors, Forward, LinearTensors,
@@ -12,6 +14,8 @@ use crate::error::Error;
 use crate::isa::Isa;
 use crate::plan::Arithmetic;
 use crate::reference;
+
+pub use self::scan::scan_self_test;
 
 const HIDDEN: usize = 48;
 const INNER: usize = 80;

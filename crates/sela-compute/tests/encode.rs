@@ -1,7 +1,7 @@
 //! The encoder's kernels against the reference, for every instruction set and arithmetic.
 #![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
-use sela_compute::{Arithmetic, Inventory, Isa, self_test};
+use sela_compute::{Arithmetic, Inventory, Isa, scan_self_test, self_test};
 
 /// Says which instruction sets run here and which this CPU lacks.
 fn available() -> Vec<Isa> {
@@ -21,6 +21,13 @@ fn available() -> Vec<Isa> {
 fn every_instruction_set_meets_the_reference_in_f32() {
     for isa in available() {
         self_test(isa, Arithmetic::F32).unwrap();
+    }
+}
+
+#[test]
+fn search_passes_its_self_test_on_every_instruction_set() {
+    for isa in available() {
+        scan_self_test(isa).unwrap();
     }
 }
 

@@ -8,6 +8,9 @@ use serde::Deserialize;
 use crate::error::Error;
 use crate::files::ModelFiles;
 
+const CONFIG: &str = "config.json";
+const PROMPTS: &str = "config_sentence_transformers.json";
+
 /// Shape and semantics of a sentence-transformers BERT model.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -16,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) layers: usize,
     pub(crate) heads: usize,
     pub(crate) vocabulary: usize,
+    pub(crate) positions: usize,
+    pub(crate) token_types: usize,
     pub(crate) epsilon: f32,
     pub(crate) tokens_max: usize,
     pub(crate) pooling: Pooling,
@@ -36,11 +41,17 @@ struct BertFile {
     num_attention_heads: usize,
     vocab_size: usize,
     max_position_embeddings: usize,
+    #[serde(default = "default_token_types")]
+    type_vocab_size: usize,
     #[serde(default = "default_epsilon")]
     layer_norm_eps: f32,
     #[serde(default = "default_activation")]
     hidden_act: String,
     position_embedding_type: Option<String>,
+}
+
+fn default_token_types() -> usize {
+    2
 }
 
 fn default_epsilon() -> f32 {
@@ -92,9 +103,10 @@ struct TokenizerFile {
 impl Config {
     pub(crate) fn read(files: &ModelFiles) -> Result<Self, Error> {
         let bert: BertFile = files
-            .json("config.json")?
-            .ok_or_else(|| Error::MissingFile("config.json".into()))?;
+            .json(CONFIG)?
+            .ok_or_else(|| Error::MissingFile(CONFIG.into()))?;
         check_architecture(&bert)?;
+        check_sizes(&bert)?;
         let (has_pooling, normalize) = modules(files)?;
         let pooling = if has_pooling {
             pooling(files)?
@@ -103,9 +115,8 @@ impl Config {
         };
         let sentence: SentenceFile = files.json("sentence_bert_config.json")?.unwrap_or_default();
         let tokenizer: TokenizerFile = files.json("tokenizer_config.json")?.unwrap_or_default();
-        let prompts: PromptsFile = files
-            .json("config_sentence_transformers.json")?
-            .unwrap_or_default();
+        let prompts: PromptsFile = files.json(PROMPTS)?.unwrap_or_default();
+        check_prompts(&prompts)?;
         let positions = bert.max_position_embeddings;
         let declared = sentence.max_seq_length.or(tokenizer
             .model_max_length
@@ -117,7 +128,10 @@ impl Config {
             layers: bert.num_hidden_layers,
             heads: bert.num_attention_heads,
             vocabulary: bert.vocab_size,
+            positions,
+            token_types: bert.type_vocab_size,
             epsilon: bert.layer_norm_eps,
+            // There is no embedding for a position beyond the table, whatever is declared.
             tokens_max: declared.unwrap_or(positions).min(positions),
             pooling,
             normalize,
@@ -133,6 +147,13 @@ fn unsupported<T>(what: &'static str, value: impl Into<String>) -> Result<T, Err
         what,
         value: value.into(),
     })
+}
+
+fn bad(name: &str, reason: String) -> Error {
+    Error::BadFile {
+        name: name.into(),
+        reason,
+    }
 }
 
 fn check_architecture(bert: &BertFile) -> Result<(), Error> {
@@ -155,6 +176,43 @@ fn check_architecture(bert: &BertFile) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses numbers that no weights can have.
+fn check_sizes(bert: &BertFile) -> Result<(), Error> {
+    let sizes = [
+        ("hidden_size", bert.hidden_size),
+        ("intermediate_size", bert.intermediate_size),
+        ("num_hidden_layers", bert.num_hidden_layers),
+        ("num_attention_heads", bert.num_attention_heads),
+        ("vocab_size", bert.vocab_size),
+        ("max_position_embeddings", bert.max_position_embeddings),
+        ("type_vocab_size", bert.type_vocab_size),
+    ];
+    if let Some((what, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+        return Err(bad(CONFIG, format!("{what} is 0")));
+    }
+    let (hidden, heads) = (bert.hidden_size, bert.num_attention_heads);
+    if hidden % heads != 0 {
+        let reason =
+            format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
+        return Err(bad(CONFIG, reason));
+    }
+    let epsilon = bert.layer_norm_eps;
+    if !epsilon.is_finite() || epsilon < 0.0 {
+        return Err(bad(CONFIG, format!("layer_norm_eps is {epsilon}")));
+    }
+    Ok(())
+}
+
+fn check_prompts(file: &PromptsFile) -> Result<(), Error> {
+    match &file.default_prompt_name {
+        Some(name) if !file.prompts.contains_key(name) => {
+            let reason = format!("default_prompt_name is `{name}`, which is none of its prompts");
+            Err(bad(PROMPTS, reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether the pipeline pools by a configuration, and whether it normalises.
 fn modules(files: &ModelFiles) -> Result<(bool, bool), Error> {
     let Some(modules) = files.json::<Vec<ModuleFile>>("modules.json")? else {
@@ -175,7 +233,10 @@ fn modules(files: &ModelFiles) -> Result<(bool, bool), Error> {
             other => return unsupported("module", other),
         }
     }
-    Ok((pools, normalizes))
+    if !pools {
+        return unsupported("pooling", "none");
+    }
+    Ok((true, normalizes))
 }
 
 fn pooling(files: &ModelFiles) -> Result<Pooling, Error> {
@@ -192,17 +253,16 @@ fn pooling(files: &ModelFiles) -> Result<Pooling, Error> {
         (value == &serde_json::Value::Bool(true)).then(|| name.to_owned())
     };
     let mut modes: Vec<String> = file.rest.iter().filter_map(on).collect();
-    if let Some(mode) = file.rest.get("pooling_mode").and_then(|m| m.as_str()) {
-        modes = vec![mode.into()];
+    if let Some(mode) = file.rest.get("pooling_mode") {
+        modes = vec![
+            mode.as_str()
+                .map_or_else(|| mode.to_string(), str::to_owned),
+        ];
     }
-    match modes
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
-        ["mean_tokens" | "mean"] => Ok(Pooling::Mean),
-        ["cls_token" | "cls"] => Ok(Pooling::Cls),
-        _ => unsupported("pooling", modes.join(" + ")),
+    match modes.join(" + ").as_str() {
+        "mean_tokens" | "mean" => Ok(Pooling::Mean),
+        "cls_token" | "cls" => Ok(Pooling::Cls),
+        "" => unsupported("pooling", "none"),
+        other => unsupported("pooling", other),
     }
 }

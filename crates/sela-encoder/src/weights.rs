@@ -12,7 +12,10 @@ use crate::files::{ModelFiles, WEIGHTS};
 
 /// Tensors by name.
 pub(crate) struct Weights<'a> {
-    bytes: SharedBytes,
+    shared: SharedBytes,
+    /// The shared bytes as they were when the file was opened: a mapped file that has become
+    /// shorter gives others, and asking it is a system call.
+    bytes: &'a [u8],
     tensors: SafeTensors<'a>,
     /// What stands before every name, such as `bert.`.
     prefix: &'static str,
@@ -32,20 +35,27 @@ pub(crate) fn with_weights<T>(
     config: &Config,
     read: impl FnOnce(&Weights<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let bytes = files.get(WEIGHTS)?;
-    let held = bytes.clone();
-    let tensors = SafeTensors::deserialize((*held).as_ref()).map_err(bad)?;
+    let shared = files.get(WEIGHTS)?;
+    let held = shared.clone();
+    let bytes = (*held).as_ref();
+    let tensors = SafeTensors::deserialize(bytes).map_err(bad)?;
     let prefix = if tensors.names().iter().any(|n| n.starts_with("bert.")) {
         "bert."
     } else {
         ""
     };
-    read(&Weights {
+    let found = read(&Weights {
+        shared,
         bytes,
         tensors,
         prefix,
         config,
-    })
+    });
+    // Whatever `read` made of bytes that were gone, this is why.
+    if (*held).as_ref().len() < bytes.len() {
+        return Err(bad("it became shorter while it was read"));
+    }
+    found
 }
 
 impl Weights<'_> {
@@ -76,17 +86,15 @@ impl Weights<'_> {
             [rows, cols] => [rows, cols],
             _ => [0, 0],
         };
-        let fits = found[1] == shape[1] && (found[0] == shape[0] || shape[0] == 0);
-        if !fits {
+        if found != shape {
             return Err(bad(format!(
                 "{full} has shape {:?}, not {shape:?}",
                 view.shape()
             )));
         }
-        let all: &[u8] = (*self.bytes).as_ref();
-        let start = view.data().as_ptr() as usize - all.as_ptr() as usize;
+        let start = view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
         let range = start..start + view.data().len();
-        Ok(Tensor::new(self.bytes.clone(), range, dtype, found)?)
+        Ok(Tensor::new(self.shared.clone(), range, dtype, found)?)
     }
 
     fn norm(&self, name: &str) -> Result<NormTensors, Error> {
@@ -106,14 +114,21 @@ impl Weights<'_> {
 
     pub(crate) fn embedding(&self) -> Result<EmbeddingTensors, Error> {
         let Config {
-            hidden, vocabulary, ..
+            hidden,
+            vocabulary,
+            positions,
+            token_types,
+            ..
         } = *self.config;
-        let types = self.tensor("embeddings.token_type_embeddings.weight", [0, hidden])?;
+        let table = |name: &str, rows| {
+            let name = format!("embeddings.{name}_embeddings.weight");
+            self.tensor(&name, [rows, hidden])
+        };
         let mut type0 = vec![0.0; hidden];
-        types.read_row(0, &mut type0);
+        table("token_type", token_types)?.read_row(0, &mut type0);
         Ok(EmbeddingTensors {
-            word: self.tensor("embeddings.word_embeddings.weight", [vocabulary, hidden])?,
-            position: self.tensor("embeddings.position_embeddings.weight", [0, hidden])?,
+            word: table("word", vocabulary)?,
+            position: table("position", positions)?,
             token_type: Tensor::from_f32(&type0, [1, hidden])?,
             norm: self.norm("embeddings")?,
             epsilon: self.config.epsilon,

@@ -2,7 +2,7 @@
 
 pub use sela_compute::scan::{DIM_MAX, K_MAX, NORM_MAX};
 use sela_compute::scan::{FOUND_MAX, Metric, Queries, Scan, Scanning};
-use sela_compute::{CpuScan, Isa};
+use sela_compute::{CpuScan, Isa, scan_self_test};
 
 use crate::error::Error;
 use crate::plan::{Opened, Planned};
@@ -57,14 +57,32 @@ enum Backend {
 }
 
 impl Searcher {
-    /// A searcher with threads of its own.
+    /// A searcher with threads of its own, with the first instruction set that passes its self-test.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] for an instruction set that this CPU lacks, [`Error::Kernel`] when none
+    /// that may be chosen gives right answers.
     pub fn new(options: SearcherOptions) -> Result<Self, Error> {
-        let isa = options.isa.unwrap_or_else(|| Isa::available()[0]);
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        Ok(Self::over(CpuScan::new(isa, threads)?))
+        let mut vetoed = None;
+        for isa in options.isa.map_or_else(Isa::available, |isa| vec![isa]) {
+            match scan_self_test(isa) {
+                Ok(()) => return Ok(Self::over(CpuScan::new(isa, threads)?)),
+                Err(veto @ sela_compute::Error::SelfTest(_)) => {
+                    tracing::warn!(%isa, %veto, "self-test of the search failed");
+                    vetoed = Some(veto);
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(vetoed.map_or_else(
+            || Error::Missing("instruction set to search with".into()),
+            Error::from,
+        ))
     }
 
     /// A searcher over a scan that exists.

@@ -180,6 +180,7 @@ impl Bulk<'_> {
         self.written.count += u64::from(rows);
         self.written.replaced += replaced;
         self.written.last_seq = writer.state.last_seq;
+        collection.maintain_if_due(&mut writer);
         Ok(())
     }
 }

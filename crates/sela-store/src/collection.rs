@@ -11,6 +11,7 @@ use crate::catalog::{Access, Catalog, LOG, State};
 use crate::disk::{DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::maintain::Upkeep;
 use crate::model::{Info, Options, Schema};
 use crate::shape::Shape;
 use crate::view::{Picture, View};
@@ -75,6 +76,8 @@ pub(crate) struct Writer {
     pub(crate) log_bytes: u64,
     /// Fresh rows at which sealing is tried, after it failed.
     pub(crate) seal_at: u64,
+    /// What it remembers of the maintenance that nobody asked for.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// A reader's connection and the database's version it has loaded.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::id::{Id, IdError};
+use crate::limits::SEGMENTS_WHAT;
 
 /// A store's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -229,6 +230,14 @@ pub enum DamagePlace {
         /// The file.
         path: PathBuf,
     },
+    /// One frame of the catalog's log.
+    #[error("log `{path}`, frame {frame}")]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// The frame, from 1.
+        frame: u64,
+    },
 }
 
 impl Error {
@@ -255,6 +264,9 @@ impl Error {
                 "look after the disk, then reopen the collection: acknowledged writes are kept"
             }
             Self::Vector { .. } => "look at what made the vector; nothing of the batch was stored",
+            Self::Limit { what, .. } if what == SEGMENTS_WHAT => {
+                "compact the collection, which joins small segments, and try again"
+            }
             Self::Limit { .. } => "make it smaller or split it; nothing was stored",
             Self::ViewExpired => "take a new view and ask again",
             Self::Filter(error) => error.hint(),
@@ -281,6 +293,16 @@ impl Error {
 
     pub(crate) fn segment(path: &Path, detail: impl Into<String>) -> Self {
         let place = DamagePlace::Segment {
+            path: path.to_owned(),
+        };
+        Self::Damaged(Damage {
+            place,
+            detail: detail.into(),
+        })
+    }
+
+    pub(crate) fn catalog(path: &Path, detail: impl Into<String>) -> Self {
+        let place = DamagePlace::Catalog {
             path: path.to_owned(),
         };
         Self::Damaged(Damage {

@@ -1,4 +1,7 @@
 //! Sealing fresh rows into a segment, compacting segments, removing dead documents.
+//! `due.rs` says when that happens by itself.
+
+mod due;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +12,9 @@ use crate::error::Result;
 use crate::model::Maintained;
 use crate::segment::{self, Segment, SegmentWriter, SeqColumn};
 use crate::shape::Shape;
-use crate::view::{Met, Part, Picture};
+use crate::view::{Kind, Met, Part, Picture};
+
+pub(crate) use due::Upkeep;
 
 /// Segments written and not named yet.
 #[derive(Default)]
@@ -42,40 +47,23 @@ impl Collection {
     /// of dead rows. Writers wait meanwhile, readers do not.
     ///
     /// # Errors
-    /// [`crate::Error::Damaged`] when a segment to be rewritten is; otherwise as [`Collection::seal`].
+    /// [`crate::Error::Damaged`] when a segment to be rewritten is, which then stays as it is;
+    /// otherwise as [`Collection::seal`].
     pub fn compact(&self) -> Result<Maintained> {
         let mut writer = self.writer()?;
         let mut done = self.seal_locked(&mut writer)?;
         let picture = Arc::clone(&self.shown().picture);
         let chosen = self.choose(&picture);
         if !chosen.is_empty() {
-            let made = self.rewrite(&writer, &picture, &chosen)?;
-            done.rows_moved += made.rows();
-            done.segments_made += made.segments.len() as u64;
-            done.segments_removed += chosen.len() as u64;
-            done.rows_dropped += chosen
-                .iter()
-                .map(|&part| dead_rows(&picture.parts[part]))
-                .sum::<u64>();
-            self.swap(&mut writer, &picture, &chosen, made)?;
+            let replaced = self.replace(&mut writer, &picture, &chosen)?;
+            done.rows_moved += replaced.rows_moved;
+            done.rows_dropped += replaced.rows_dropped;
+            done.segments_made += replaced.segments_made;
+            done.segments_removed += replaced.segments_removed;
         }
         drop(picture);
         self.purge(&mut writer)?;
         Ok(done)
-    }
-
-    /// Seals when enough fresh rows have gathered. The write that made it due is safe already,
-    /// so a failure is only told to the log, and tried again later.
-    pub(crate) fn seal_if_due(&self, writer: &mut Writer) {
-        let rows = self.shown().picture.fresh_rows();
-        let due = (self.options.seal_rows as u64).max(writer.seal_at);
-        if rows < due || self.poison.get().is_some() {
-            return;
-        }
-        if let Err(error) = self.seal_locked(writer).and_then(|_| self.purge(writer)) {
-            tracing::warn!(%error, "fresh rows could not be sealed; trying again later");
-            writer.seal_at = rows + (self.options.seal_rows as u64 / 8).max(1);
-        }
     }
 
     fn seal_locked(&self, writer: &mut Writer) -> Result<Maintained> {
@@ -84,18 +72,29 @@ impl Collection {
         if chosen.is_empty() {
             return Ok(Maintained::default());
         }
-        let made = self.rewrite(writer, &picture, &chosen)?;
+        let done = self.replace(writer, &picture, &chosen)?;
+        writer.seal_at = 0;
+        Ok(done)
+    }
+
+    /// Puts new segments in the place of some parts, without their dead rows.
+    fn replace(
+        &self,
+        writer: &mut Writer,
+        picture: &Picture,
+        chosen: &[usize],
+    ) -> Result<Maintained> {
+        // An earlier step of the same work may have left it unknown what is on disk.
+        self.check_poison()?;
+        let made = self.rewrite(writer, picture, chosen)?;
+        let parts = || chosen.iter().map(|&part| &picture.parts[part]);
         let done = Maintained {
             rows_moved: made.rows(),
-            rows_dropped: chosen
-                .iter()
-                .map(|&part| dead_rows(&picture.parts[part]))
-                .sum(),
+            rows_dropped: parts().map(dead_rows).sum(),
             segments_made: made.segments.len() as u64,
-            segments_removed: 0,
+            segments_removed: parts().filter(|part| part.segment().is_some()).count() as u64,
         };
-        self.swap(writer, &picture, &chosen, made)?;
-        writer.seal_at = 0;
+        self.swap(writer, picture, chosen, made)?;
         Ok(done)
     }
 
@@ -123,11 +122,33 @@ impl Collection {
     /// Writes the live rows of some parts into new segments, by ascending sequence.
     fn rewrite(&self, writer: &Writer, picture: &Picture, chosen: &[usize]) -> Result<Made> {
         let mut made = Made::default();
-        let written = self.rewrite_into(writer, picture, chosen, &mut made);
+        let anew = self.opened_anew(picture, chosen)?;
+        let written = self.rewrite_into(writer, &anew, chosen, &mut made);
         if written.is_err() {
+            for ((_, serving), (_, anew)) in picture.segments().zip(anew.segments()) {
+                serving.segment.learn(&anew.segment);
+            }
             self.discard(&made);
         }
         written.map(|()| made)
+    }
+
+    /// The picture with the chosen segments opened a second time. What is copied gets new
+    /// checksums, so every block is held against its old one now, however long ago it was found
+    /// sound: else what has decayed since would pass for sound ever after.
+    fn opened_anew(&self, picture: &Picture, chosen: &[usize]) -> Result<Picture> {
+        let mut anew = picture.clone();
+        for &index in chosen {
+            let part = &mut anew.parts[index];
+            if let Kind::Sealed(sealed) = &part.0
+                && sealed.live_rows > 0
+            {
+                let (path, row) = (sealed.segment.path(), sealed.segment.row());
+                let segment = Segment::open(&self.options.disk, path, row, &self.schema)?;
+                *part = Part::sealed(Arc::new(segment), sealed.live.clone());
+            }
+        }
+        Ok(anew)
     }
 
     fn rewrite_into(
@@ -138,7 +159,7 @@ impl Collection {
         made: &mut Made,
     ) -> Result<()> {
         let rows = picture.parts.iter().enumerate().map(|(index, part)| {
-            if chosen.contains(&index) {
+            if part.live_rows() > 0 && chosen.contains(&index) {
                 part.live()
             } else {
                 &[]
@@ -221,9 +242,7 @@ impl Collection {
             catalog.put_state(&state)
         });
         if let Err(error) = named {
-            if self.poison.get().is_none() {
-                self.discard(&made);
-            }
+            self.discard(&made);
             return Err(error);
         }
         writer.state = state;
@@ -268,14 +287,19 @@ impl Collection {
         }
     }
 
+    /// Removes segments that will not be named; unless it is unknown whether they are.
     fn discard(&self, made: &Made) {
+        if self.poison.get().is_some() {
+            return;
+        }
         for segment in &made.segments {
             let _ = self.options.disk.remove_file(segment.path());
         }
     }
 
     /// Removes the documents of rows that died in an epoch whose views are all gone.
-    pub(crate) fn purge(&self, writer: &mut Writer) -> Result<()> {
+    fn purge(&self, writer: &mut Writer) -> Result<()> {
+        self.check_poison()?;
         if writer.retired.is_none() {
             let last = writer.catalog.last_grave()?;
             if last == 0 {
@@ -297,6 +321,8 @@ impl Collection {
             catalog.put_state(&state)
         })?;
         writer.state = state;
+        let left = writer.catalog.last_grave().unwrap_or(0);
+        writer.upkeep.purged = if left > *last { *last } else { 0 };
         writer.retired = None;
         Arc::make_mut(&mut self.shown_mut().picture).purges = state.purges;
         Ok(())

@@ -15,8 +15,9 @@ impl Map {
         }
         // SAFETY: the store's files are immutable once they are named in the catalog, and the
         // collection's writer lock keeps other writers of ours away. A foreign process that
-        // shortens the file could still make a read fault; `Mapped::bytes` checks the length
-        // before every block is handed out to narrow that window to a race.
+        // shortens the file could still make a read fault. `Mapped::bytes` checks the length,
+        // and is asked again before every block is handed out and at every new block of a walk,
+        // which narrows that window to the work on one block: a race, not a wait.
         let map = unsafe { memmap2::Mmap::map(file)? };
         Ok(Self(Some(map)))
     }

@@ -7,12 +7,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use crate::bits;
-use crate::catalog::{Access, CATALOG, CATALOG_FILES, Catalog, LOG, State, is_unwritable};
+use crate::catalog::{
+    Access, CATALOG, CATALOG_FILES, Catalog, LOG, LOG_HEADER_BYTES, State, UNFINISHED, check_log,
+    is_unwritable,
+};
 use crate::collection::{Collection, Shown, Watch, Writer, lock};
 use crate::disk::{Disk, DiskFile, OpenMode};
 use crate::error::{Error, Result};
 use crate::fresh::Fresh;
 use crate::id::Id;
+use crate::limits::{check_depth, seal_rows};
+use crate::maintain::Upkeep;
 use crate::model::{Options, Schema};
 use crate::segment::{self, SEGMENTS, Segment};
 use crate::shape::Shape;
@@ -31,12 +36,15 @@ impl Collection {
     /// Creates a collection in a new or empty folder and opens it for writing.
     ///
     /// A creation that was cut short leaves a folder that does not open; creating there again
-    /// starts afresh.
+    /// starts afresh. Nothing else is ever removed.
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::NotEmpty`] for a folder with foreign files,
-    /// [`Error::Locked`], [`Error::Schema`], and what the file system brings.
+    /// [`Error::Damaged`] for one with rows whose catalog is gone, [`Error::Locked`],
+    /// [`Error::Schema`], [`Error::Limit`], and what the file system brings.
     pub fn create(dir: &Path, schema: &Schema, options: &Options) -> Result<Self> {
+        let what = || "the depth of the schema's provenance, in levels,".to_owned();
+        check_depth(what, 0, std::iter::once(&schema.provenance))?;
         schema.check()?;
         if options.read_only {
             let reason = "it cannot be created for reading only";
@@ -49,13 +57,12 @@ impl Collection {
         create_folder(disk, dir)?;
         refuse_foreign(disk, dir)?;
         let lock = take_lock(disk, dir)?;
-        if let Ok(true) = disk.exists(&dir.join(CATALOG)) {
-            sweep_unfinished(dir, options)?;
-        }
+        remove_unfinished(dir, options)?;
         create_folder(disk, &dir.join(SEGMENTS))?;
         sync_dir(disk, dir)?;
         if let Err(error) = create_catalog(dir, schema, options) {
-            // Nothing may build on files of which it is unknown whether they reached the disk.
+            // Nothing may build on files of which it is unknown whether they reached the disk. None
+            // of them was there before.
             let _ = remove_catalog(disk, dir);
             return Err(error);
         }
@@ -80,12 +87,10 @@ impl Collection {
     }
 
     fn open_locked(dir: &Path, options: &Options, lock: Option<Arc<dyn DiskFile>>) -> Result<Self> {
-        let options = options.clamped();
-        if !options.read_only {
-            settle_log(&options.disk, dir)?;
-        }
+        let mut options = options.clamped();
         let (catalog, access) = connect(dir, &options)?;
         let schema = catalog.schema()?;
+        options.seal_rows = seal_rows(options.seal_rows, schema.row_bytes());
         let version = catalog.data_version()?;
         let loaded = load(&catalog, dir, &options, &schema, None)?;
         let (writer, watch) = if options.read_only {
@@ -101,6 +106,7 @@ impl Collection {
                 retired: None,
                 log_bytes: 0,
                 seal_at: 0,
+                upkeep: Upkeep::default(),
             };
             (Some(Mutex::new(writer)), None)
         };
@@ -166,20 +172,23 @@ pub(crate) fn refuse_absent(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
             reason,
         })
     };
-    let exists = |path: &Path| {
-        disk.exists(path)
-            .map_err(|error| Error::io("find", path, error))
-    };
-    if !exists(dir)? {
+    if !exists(disk, dir)? {
         return refuse("there is no such folder");
     }
-    if !exists(&dir.join(CATALOG))? {
+    if !exists(disk, &dir.join(CATALOG))? && left_behind(disk, dir)?.is_none() {
         return refuse("it has no `catalog.sqlite`");
     }
     Ok(())
 }
 
 fn create_catalog(dir: &Path, schema: &Schema, options: &Options) -> Result<()> {
+    // SQLite goes on when it cannot sync the name of a file it makes. With the catalog's name on
+    // the disk before, and its first page before anything goes to the log, a log without a catalog
+    // is never what a creation leaves.
+    let path = dir.join(CATALOG);
+    let made = options.disk.open(&path, OpenMode::CreateNew);
+    drop(made.map_err(|error| Error::io("create", &path, error))?);
+    sync_dir(&options.disk, dir)?;
     let catalog = Catalog::connect(dir, options, Access::Create)?;
     catalog.begin()?;
     let committed = catalog
@@ -193,14 +202,21 @@ fn create_catalog(dir: &Path, schema: &Schema, options: &Options) -> Result<()> 
     committed
 }
 
-/// Opens the catalog of an existing collection as the options ask, and checks its version.
+/// Opens the catalog of an existing collection as the options ask, and checks its version and,
+/// before SQLite sees them, its log and its length.
 pub(crate) fn connect(dir: &Path, options: &Options) -> Result<(Catalog, Access)> {
     let try_as = |access| {
         let catalog = Catalog::connect(dir, options, access)?;
-        catalog.check_version()?;
-        Ok((catalog, access))
+        let checked = catalog.check_version();
+        if checked.as_ref().is_err_and(is_unfinished) {
+            refuse_segments(&options.disk, dir)?;
+        }
+        checked.map(|()| (catalog, access))
     };
+    refuse_hollow(dir, options)?;
+    check_log(&options.disk, dir)?;
     if !options.read_only {
+        settle_log(&options.disk, dir)?;
         return try_as(Access::Write);
     }
     match try_as(Access::Read) {
@@ -441,13 +457,9 @@ fn take_lock(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Arc<dyn DiskFile>> {
 
 /// Creates a folder and its missing parents, and syncs every folder that got a new entry.
 pub(crate) fn create_folder(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
-    let exists = |path: &Path| {
-        disk.exists(path)
-            .map_err(|error| Error::io("find", path, error))
-    };
     let mut missing: Vec<PathBuf> = Vec::new();
     let mut at = dir;
-    while !at.as_os_str().is_empty() && !exists(at)? {
+    while !at.as_os_str().is_empty() && !exists(disk, at)? {
         missing.push(at.to_owned());
         match at.parent() {
             Some(parent) => at = parent,
@@ -488,13 +500,94 @@ fn refuse_foreign(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
     }
 }
 
+fn exists(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
+    disk.exists(path)
+        .map_err(|error| Error::io("find", path, error))
+}
+
+/// The entries of the folder of segments, if there is one.
+fn in_segments(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Vec<String>> {
+    let folder = dir.join(SEGMENTS);
+    if !exists(disk, &folder)? {
+        return Ok(Vec::new());
+    }
+    disk.list(&folder)
+        .map_err(|error| Error::io("list", &folder, error))
+}
+
+/// What a folder holds that comes only once its catalog has a first page: a segment, or frames in
+/// the log. A log of a header alone may be left of a creation that was cut short twice.
+fn left_behind(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Option<String>> {
+    let mut names = in_segments(disk, dir)?.into_iter();
+    if let Some(name) = names.find(|name| segment::number_of(name).is_some()) {
+        return Ok(Some(format!("`{SEGMENTS}` holds `{name}`")));
+    }
+    let log = dir.join(LOG);
+    if !exists(disk, &log)? {
+        return Ok(None);
+    }
+    let length = disk.open(&log, OpenMode::Read).and_then(|log| log.len());
+    let bytes = length.map_err(|error| Error::io("read", &log, error))?;
+    Ok((bytes > LOG_HEADER_BYTES as u64).then(|| format!("its log holds {bytes} bytes")))
+}
+
+/// Refuses a catalog that is missing or empty where rows are left: SQLite would take it for a new
+/// database, and remove the log beside it.
+fn refuse_hollow(dir: &Path, options: &Options) -> Result<()> {
+    let (disk, path) = (&options.disk, dir.join(CATALOG));
+    let hollow = || -> Result<Option<&'static str>> {
+        if !exists(disk, &path)? {
+            return Ok(Some("missing"));
+        }
+        Ok(Catalog::is_empty_file(dir, options)?.then_some("empty"))
+    };
+    if hollow()?.is_none() {
+        return Ok(());
+    }
+    let Some(left) = left_behind(disk, dir)? else {
+        return Ok(());
+    };
+    // Asked again: a creation may have gone on elsewhere meanwhile.
+    match hollow()? {
+        Some(what) => Err(Error::catalog(&path, format!("it is {what}, and {left}"))),
+        None => Ok(()),
+    }
+}
+
+fn is_unfinished(error: &Error) -> bool {
+    matches!(error, Error::NotACollection { reason, .. } if *reason == UNFINISHED)
+}
+
+/// Refuses a catalog without tables beside anything in the folder of segments: an unfinished
+/// creation has put nothing there.
+fn refuse_segments(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
+    let names = in_segments(disk, dir)?;
+    if let Some(name) = names.iter().find(|name| segment::number_of(name).is_some()) {
+        let detail = format!("it has no tables, and `{SEGMENTS}` holds `{name}`");
+        return Err(Error::catalog(&dir.join(CATALOG), detail));
+    }
+    match names.into_iter().next() {
+        Some(name) => Err(Error::NotEmpty {
+            dir: dir.join(SEGMENTS),
+            name,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Removes what a creation that was cut short left; refuses to touch anything else.
-fn sweep_unfinished(dir: &Path, options: &Options) -> Result<()> {
+fn remove_unfinished(dir: &Path, options: &Options) -> Result<()> {
     let disk = &options.disk;
-    let found =
-        Catalog::connect(dir, options, Access::Write).and_then(|catalog| catalog.check_version());
-    match found {
-        Err(Error::NotACollection { reason, .. }) if reason.contains("not finished") => {}
+    refuse_hollow(dir, options)?;
+    if !exists(disk, &dir.join(CATALOG))? {
+        return refuse_segments(disk, dir);
+    }
+    check_log(disk, dir)?;
+    let catalog = Catalog::connect(dir, options, Access::Write)?;
+    // It is only looked at: the log of a finished one is for whoever opens it.
+    catalog.keep_log_on_close();
+    match catalog.check_version() {
+        Err(error) if is_unfinished(&error) => {}
         Ok(()) => {
             return Err(Error::AlreadyExists {
                 dir: dir.to_owned(),
@@ -502,28 +595,22 @@ fn sweep_unfinished(dir: &Path, options: &Options) -> Result<()> {
         }
         Err(error) => return Err(error),
     }
-    let segments = dir.join(SEGMENTS);
-    if let Ok(names) = disk.list(&segments)
-        && let Some(name) = names.into_iter().next()
-    {
-        return Err(Error::NotEmpty {
-            dir: segments,
-            name,
-        });
-    }
+    drop(catalog);
+    refuse_segments(disk, dir)?;
     remove_catalog(disk, dir)
 }
 
+/// Removes the files of an unfinished catalog, each for good before the next: a log never outlasts
+/// its catalog, nor a catalog the journal that would roll it back.
 fn remove_catalog(disk: &Arc<dyn Disk>, dir: &Path) -> Result<()> {
-    for name in CATALOG_FILES {
+    let others = CATALOG_FILES.into_iter().filter(|name| *name != LOG);
+    for name in std::iter::once(LOG).chain(others) {
         let path = dir.join(name);
-        if disk
-            .exists(&path)
-            .map_err(|error| Error::io("find", &path, error))?
-        {
+        if exists(disk, &path)? {
             disk.remove_file(&path)
                 .map_err(|error| Error::io("remove", &path, error))?;
+            sync_dir(disk, dir)?;
         }
     }
-    sync_dir(disk, dir)
+    Ok(())
 }

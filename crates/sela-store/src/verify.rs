@@ -1,6 +1,6 @@
 //! Reads everything and names every fault.
 
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::id::Id;
 use crate::model::{Options, Report, Schema};
 use crate::open::{connect, refuse_absent};
 use crate::segment::{self, Segment};
+use crate::view::Picture;
 
 /// Reads everything in a collection's folder and names every fault; also when the collection is
 /// too damaged to open. It may be open for writing elsewhere meanwhile.
@@ -19,13 +20,19 @@ use crate::segment::{self, Segment};
 /// # Errors
 /// [`Error::NotACollection`], and what the file system brings; damage is in the report.
 pub fn verify(dir: &Path, options: &Options) -> Result<Report> {
+    verify_beside(dir, options, None)
+}
+
+/// The same; segments that are open here learn what was found bad.
+fn verify_beside(dir: &Path, options: &Options, serving: Option<&Picture>) -> Result<Report> {
     refuse_absent(&options.disk, dir)?;
     let mut options = options.clamped();
     options.read_only = true;
     let mut report = Report::default();
     let checked = connect(dir, &options).and_then(|(catalog, _)| {
         catalog.begin_read()?;
-        let checked = Verifier::new(&catalog, dir, &options, &mut report).run();
+        let checked = Named::open(&catalog, dir, &options)
+            .and_then(|named| Verifier::new(&catalog, dir, serving, &mut report).run(named));
         catalog.end_read();
         checked
     });
@@ -40,25 +47,90 @@ pub fn verify(dir: &Path, options: &Options) -> Result<Report> {
 impl Collection {
     /// Reads everything and names every fault: every block of every segment, every row of the
     /// catalog, SQLite's own trees, that ids are there once, and the counts. Writers wait
-    /// meanwhile.
+    /// meanwhile. A block that is named is not served any more, even if it was sound at its
+    /// first use.
     ///
     /// # Errors
     /// What the file system brings; damage is in the report.
     pub fn verify(&self) -> Result<Report> {
         let _pause = self.writer.as_ref().map(crate::collection::lock);
-        verify(&self.dir, &self.options)
+        let picture = Arc::clone(&self.shown().picture);
+        verify_beside(&self.dir, &self.options, Some(&picture))
+    }
+}
+
+/// The segments that the catalog names in the transaction that everything is read in.
+struct Named {
+    schema: Result<Schema>,
+    rows: Vec<Result<SegmentRow>>,
+    /// Whether all rows could be walked.
+    walked: Result<()>,
+    /// Of the sound rows, when the schema is known.
+    open: HashMap<u64, Result<Segment>>,
+}
+
+impl Named {
+    /// Opens all files at once: a writer elsewhere may remove one as soon as it has forgotten it,
+    /// and what is open stays readable. A file that is missing is looked for in a new
+    /// transaction, and is at fault only if that still names it.
+    fn open(catalog: &Catalog, dir: &Path, options: &Options) -> Result<Self> {
+        let mut missing = HashSet::new();
+        loop {
+            let named = Self::open_once(catalog, dir, options);
+            let gone: HashSet<u64> = named
+                .open
+                .iter()
+                .filter(|(number, opened)| {
+                    let path = segment::path(dir, **number);
+                    opened.is_err() && matches!(options.disk.exists(&path), Ok(false))
+                })
+                .map(|(number, _)| *number)
+                .collect();
+            if gone.is_subset(&missing) {
+                return Ok(named);
+            }
+            missing = gone;
+            catalog.end_read();
+            catalog.begin_read()?;
+        }
+    }
+
+    fn open_once(catalog: &Catalog, dir: &Path, options: &Options) -> Self {
+        let mut rows = Vec::new();
+        let walked = catalog.each_segment(|row| {
+            rows.push(row);
+            Ok(())
+        });
+        let schema = catalog.schema();
+        let mut open = HashMap::new();
+        if let Ok(schema) = &schema {
+            for row in rows.iter().flatten() {
+                let path = segment::path(dir, row.number);
+                let opened = Segment::open(&options.disk, &path, row, schema);
+                open.insert(row.number, opened);
+            }
+        }
+        Self {
+            schema,
+            rows,
+            walked,
+            open,
+        }
     }
 }
 
 struct Verifier<'a> {
     catalog: &'a Catalog,
     dir: &'a Path,
-    options: &'a Options,
+    serving: Option<&'a Picture>,
     report: &'a mut Report,
     /// Document sums of the rows that have one, live or dead, by sequence. Rows of dead
     /// documents may be gone from `docs`; those of live ones may not.
     docs: HashMap<u64, (u64, bool)>,
 }
+
+/// Rows that are read before it is asked again whether the file is still whole.
+const READING_ROWS: u32 = 1024;
 
 /// A sound segment and its live rows.
 struct Sound {
@@ -70,30 +142,30 @@ impl<'a> Verifier<'a> {
     fn new(
         catalog: &'a Catalog,
         dir: &'a Path,
-        options: &'a Options,
+        serving: Option<&'a Picture>,
         report: &'a mut Report,
     ) -> Self {
         Self {
             catalog,
             dir,
-            options,
+            serving,
             report,
             docs: HashMap::new(),
         }
     }
 
-    fn run(mut self) -> Result<()> {
+    fn run(mut self, mut named: Named) -> Result<()> {
         self.check_database()?;
-        let schema = self.note(self.catalog.schema())?;
+        let schema = self.note(named.schema)?;
         let state = self.note(self.catalog.state())?;
         self.report.catalog_rows += 2;
-        let segments = self.check_segment_rows(state.as_ref())?;
+        let segments = self.check_segment_rows(named.rows, named.walked, state.as_ref())?;
         let mut sound = Vec::new();
-        if let Some(schema) = &schema {
-            for row in &segments {
-                if let Some(found) = self.check_segment(row, schema)? {
-                    sound.push(found);
-                }
+        for row in &segments {
+            if let Some(opened) = named.open.remove(&row.number)
+                && let Some(found) = self.check_segment(row, opened)?
+            {
+                sound.push(found);
             }
         }
         let row_bytes = schema.as_ref().map(Schema::row_bytes);
@@ -145,16 +217,18 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    fn check_segment_rows(&mut self, state: Option<&State>) -> Result<Vec<SegmentRow>> {
-        let catalog = self.catalog;
+    fn check_segment_rows(
+        &mut self,
+        found: Vec<Result<SegmentRow>>,
+        walked: Result<()>,
+        state: Option<&State>,
+    ) -> Result<Vec<SegmentRow>> {
+        let count = found.len() as u64;
+        self.report.catalog_rows += count;
         let mut rows = Vec::new();
-        let mut count = 0;
-        let walked = catalog.each_segment(|row| {
-            count += 1;
-            self.report.catalog_rows += 1;
+        for row in found {
             rows.extend(self.note(row)?);
-            Ok(())
-        });
+        }
         self.note(walked)?;
         if let Some(state) = state
             && state.segments != count
@@ -171,17 +245,29 @@ impl<'a> Verifier<'a> {
     }
 
     /// Reads a segment to the last byte; the segment if it is sound.
-    fn check_segment(&mut self, row: &SegmentRow, schema: &Schema) -> Result<Option<Sound>> {
+    fn check_segment(
+        &mut self,
+        row: &SegmentRow,
+        opened: Result<Segment>,
+    ) -> Result<Option<Sound>> {
         self.report.segments += 1;
-        let path = segment::path(self.dir, row.number);
-        let opened = Segment::open(&self.options.disk, &path, row, schema);
+        let serving = self.serving.into_iter().flat_map(Picture::segments);
+        let serving = serving
+            .map(|(_, sealed)| &sealed.segment)
+            .find(|segment| segment.is_same(row));
         let dead = self.note(self.catalog.tombstones(row))?;
         let Some(segment) = self.note(opened)? else {
+            if let Some(serving) = serving {
+                serving.doubt();
+            }
             return Ok(None);
         };
         let Some((faults, blocks)) = self.note(segment.verify_blocks())? else {
             return Ok(None);
         };
+        if let Some(serving) = serving {
+            serving.learn(&segment);
+        }
         self.report.blocks += blocks;
         let broken = !faults.is_empty();
         self.report.faults.extend(faults);
@@ -198,10 +284,13 @@ impl<'a> Verifier<'a> {
 
     /// Checks that sequences ascend, and that ids and rows point at one another.
     fn check_rows(&mut self, segment: &Segment, live: &[u64]) -> Result<()> {
-        let reading = segment.read()?;
+        let mut reading = segment.read()?;
         let fault = |detail: &str| Err(Error::segment(segment.path(), detail));
         let mut previous = 0;
         for row in 0..segment.rows() {
+            if row % READING_ROWS == 0 {
+                reading = segment.read()?;
+            }
             let seq = reading.seq(row)?;
             if seq <= previous {
                 return fault("its sequences do not ascend");
@@ -218,6 +307,9 @@ impl<'a> Verifier<'a> {
         }
         let mut last: Option<(Id, u32)> = None;
         for rank in 0..segment.rows() {
+            if rank % READING_ROWS == 0 {
+                reading = segment.read()?;
+            }
             let entry = (reading.id_at(rank)?, reading.row_at(rank)?);
             if reading.id(entry.1)? != entry.0 {
                 return fault("its ids and rows do not point at one another");
@@ -275,15 +367,18 @@ impl<'a> Verifier<'a> {
         type Ids<'a> = Box<dyn Iterator<Item = Result<Id>> + 'a>;
         let mut walks: Vec<Ids<'_>> = vec![Box::new(pending.into_iter().map(Ok))];
         for sound in segments {
-            let reading = sound.segment.read()?;
+            // Each step looks whether the file is still whole: others may come between two.
+            let live_id = |rank| -> Result<Option<Id>> {
+                let reading = sound.segment.read()?;
+                match bits::get(&sound.live, reading.row_at(rank)?) {
+                    true => reading.id_at(rank).map(Some),
+                    false => Ok(None),
+                }
+            };
             let ranks = 0..sound.segment.rows();
-            walks.push(Box::new(ranks.filter_map(
-                move |rank| match reading.row_at(rank) {
-                    Ok(row) if bits::get(&sound.live, row) => Some(reading.id_at(rank)),
-                    Ok(_) => None,
-                    Err(error) => Some(Err(error)),
-                },
-            )));
+            walks.push(Box::new(
+                ranks.filter_map(move |rank| live_id(rank).transpose()),
+            ));
         }
         let mut heap = BinaryHeap::new();
         for (index, walk) in walks.iter_mut().enumerate() {

@@ -213,12 +213,18 @@ impl Picture {
         after: u64,
     ) -> Result<BySeq<'a>> {
         let mut walk = BySeq {
+            parts: &self.parts,
             walks: Vec::new(),
             heap: std::collections::BinaryHeap::new(),
+            at: None,
         };
-        for (part, words) in rows.enumerate() {
+        // A part of which nothing is asked is not looked at: it may be damaged.
+        for (part, words) in rows.enumerate().filter(|(_, words)| !words.is_empty()) {
             let access = self.parts[part].access()?;
-            let first = access.first_row_after(after)?;
+            let first = match after {
+                0 => 0,
+                _ => access.first_row_after(after)?,
+            };
             let mut rows = bits::iter(words, first);
             if let Some(row) = rows.next() {
                 let seq = access.seq(row)?;
@@ -235,10 +241,14 @@ impl Picture {
     }
 }
 
-/// Rows of several parts by ascending sequence.
+/// Rows of several parts by ascending sequence. A walk may last for minutes, so it looks anew
+/// whether a file is still whole whenever it comes to another part or block.
 pub(crate) struct BySeq<'a> {
+    parts: &'a [Part],
     walks: Vec<Walk<'a>>,
     heap: std::collections::BinaryHeap<std::cmp::Reverse<(u64, usize, u32)>>,
+    /// The part and block of the row before.
+    at: Option<(u32, u32)>,
 }
 
 struct Walk<'a> {
@@ -261,6 +271,15 @@ impl<'a> Iterator for BySeq<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let std::cmp::Reverse((seq, index, row)) = self.heap.pop()?;
         let walk = &mut self.walks[index];
+        let part = &self.parts[walk.part as usize];
+        let at = Some((walk.part, row / part.rows_per_block()));
+        if self.at != at {
+            match part.access() {
+                Ok(access) => walk.access = access,
+                Err(error) => return Some(Err(error)),
+            }
+            self.at = at;
+        }
         if let Some(next) = walk.rows.next() {
             match walk.access.seq(next) {
                 Ok(seq) => self.heap.push(std::cmp::Reverse((seq, index, next))),
@@ -278,7 +297,7 @@ impl<'a> Iterator for BySeq<'a> {
     }
 }
 
-/// A part opened for reads that follow at once.
+/// A part opened for reads that follow at once; see [`Segment::read`].
 #[derive(Clone, Copy)]
 pub(crate) enum Access<'a> {
     Sealed(Reading<'a>, u32),

@@ -8,7 +8,9 @@ use crate::catalog::{Catalog, Doc, SegmentRow, TOMBSTONE_CHUNK_ROWS, is_failed_s
 use crate::collection::{Collection, Shown, Writer, lock};
 use crate::error::{Error, Result};
 use crate::id::Id;
-use crate::limits::{BATCH_BYTES_MAX, BATCH_OPS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_OPS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX, check_depth,
+};
 use crate::model::{Op, Payload, Place, Schema, Written};
 use crate::open::FreshParts;
 use crate::records;
@@ -51,6 +53,10 @@ impl Ready {
         id.check()?;
         let mut record = Vec::with_capacity(schema.row_bytes());
         records::encode(schema, id, vector, &mut record)?;
+        if let Some(payload) = payload {
+            let what = || format!("the depth of the payload of row `{id}`, in levels,");
+            check_depth(what, 1, payload.values())?;
+        }
         let payload = payload
             .map(serde_json::to_string)
             .transpose()
@@ -101,7 +107,8 @@ impl Collection {
     /// Applies a batch: all of it or nothing, in its order; on stable storage when it returns.
     ///
     /// Callers in several threads share one sync. When so many fresh rows have gathered that
-    /// they are due to be sealed into a segment, that is done before the call returns.
+    /// they are due to be sealed into a segment, or so many dead ones that a segment is due to be
+    /// rewritten, that is done before the call returns.
     ///
     /// # Errors
     /// [`Error::Vector`], [`Error::Id`] and [`Error::Limit`] for what cannot be stored;
@@ -128,7 +135,7 @@ impl Collection {
         };
         let jobs = std::mem::take(&mut *lock(&self.queue));
         self.commit_jobs(&mut writer, &jobs);
-        self.seal_if_due(&mut writer);
+        self.maintain_if_due(&mut writer);
         drop(writer);
         lock(&job.result)
             .take()
@@ -309,6 +316,8 @@ impl Collection {
         writer: &Writer,
         change: impl FnOnce(&Catalog) -> Result<()>,
     ) -> Result<()> {
+        // One call may take several transactions, and an earlier one have poisoned it.
+        self.check_poison()?;
         let catalog = &writer.catalog;
         catalog.begin()?;
         if let Err(error) = change(catalog) {

@@ -2,8 +2,9 @@
 //!
 //! A short life of a collection is recorded on a simulated disk, with the position in the log at
 //! which each write was acknowledged. Then every position is a crash: with everything written so
-//! far kept, with only what was synced, and with many subsets of what was not (whole, torn at
-//! sectors, out of order). From each the collection must open, hold every acknowledged row, show
+//! far kept, with only what was synced, with every subset of what was not (where that is more
+//! than seven changes: each alone, each missing, and some at random), and with each write torn.
+//! From each the collection must open, hold every acknowledged row, show
 //! each batch whole or not at all, pass `verify`, and take a further write.
 
 // The counts are printed for whoever runs the tests with `--nocapture`.
@@ -13,194 +14,190 @@ mod sim;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use sela_store::{Collection, Fields, Op};
-use sim::history::{FOLDER, Run, State, life, options, row, rows_of, schema};
-use sim::{Cut, Depth, Mount, Replay, SimDisk, Tree, fault_of_disk, fault_of_image, patience};
+use sim::history::{Act, FOLDER, Run, State, life, options, row, rows_of, schema, short_life};
+use sim::{
+    Cut, Depth, Images, Mount, Part, Replay, SimDisk, Tree, fault_of_image, seeds, visit_all,
+};
 
-/// Positions are visited in this many rounds, so that a short run still covers them evenly.
-const ROUNDS: usize = 16;
+/// Up to so many pending changes, every subset of them is a crash.
+const ALL_SUBSETS_MAX: usize = 7;
 
-fn recorded() -> Run {
+fn recorded(life: &[Act]) -> Run {
     let mut run = Run::as_production(SimDisk::recording());
-    run.all(&life());
+    run.all(life);
     run
 }
 
 /// The same life with SQLite trusting the disk less than it does in production.
-fn recorded_with_distrust() -> Run {
+fn recorded_with_distrust(life: &[Act]) -> Run {
     let mut run = Run::new(SimDisk::recording());
-    run.all(&life());
+    run.all(life);
     run
 }
 
-/// Runs `work` on every core, each with its own number.
-fn on_all_cores(work: impl Fn(usize, usize) + Sync) {
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8));
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores)
-            .map(|core| {
-                scope.spawn({
-                    let work = &work;
-                    move || work(core, cores)
-                })
-            })
-            .collect();
-        for worker in workers {
-            if let Err(panic) = worker.join() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-    });
-}
-
-fn check(run: &Run, replay: &Replay<'_>, cut: Cut, depth: Depth) {
-    let (at, states, snapshots) = (replay.at(), &run.states, &run.snapshots);
-    if let Some(fault) = fault_of_image(replay.image(cut), states, snapshots, at, depth) {
-        panic!("{fault}\n{}", replay.describe(cut));
-    }
-}
-
-fn depth_at(at: usize) -> Depth {
-    Depth {
-        reader: at % 4 == 1,
-        maintain: at % 16 == 3,
-    }
-}
-
-/// The subsets of what is pending that are tried in one round.
-fn subsets(pending: usize, round: usize) -> Vec<Cut> {
-    let mut cuts: Vec<Cut> = (0..4)
-        .map(|seed| Cut::Some((round * 4 + seed) as u64))
-        .collect();
-    if pending <= 6 {
-        cuts.extend((0..pending).flat_map(|index| [Cut::Only(index), Cut::AllBut(index)]));
-    }
-    cuts
+/// Calls `visit` after each operation of a log, and before the first.
+fn after_each(log: &[sim::Op], visit: impl Fn(&Replay<'_>) + Sync) {
+    visit_all(
+        log.len() + 1,
+        || Replay::new(Tree::default(), log),
+        |replay, at| {
+            replay.walk_to(at);
+            visit(replay);
+        },
+    );
 }
 
 #[test]
 fn killed_or_without_power_after_every_operation() {
-    let run = recorded();
+    let run = recorded(&life());
     let log = run.disk.log();
-    let images = AtomicUsize::new(0);
-    on_all_cores(|core, cores| {
-        let mut replay = Replay::new(Tree::default(), &log);
-        for at in (core..=log.len()).step_by(cores) {
-            replay.walk_to(at);
-            for cut in [Cut::Kill, Cut::Synced] {
-                check(&run, &replay, cut, depth_at(at));
-                images.fetch_add(1, Ordering::Relaxed);
-            }
+    let images = Images::of(&run);
+    after_each(&log, |replay| {
+        for cut in [Cut::Kill, Cut::Synced] {
+            images.check(replay, cut);
         }
     });
+    let (left, opened) = images.counts();
+    assert_eq!(left, 2 * (log.len() + 1));
     println!(
-        "{} images after each of {} operations",
-        images.into_inner(),
+        "{left} images after each of {} operations, {opened} of them different",
         log.len()
     );
 }
 
+/// What is tried of the changes that are pending here.
+fn subsets(replay: &Replay<'_>) -> Vec<Cut> {
+    let pending = replay.pending();
+    let mut cuts: Vec<Cut> = match pending <= ALL_SUBSETS_MAX {
+        true => (0..1 << pending).map(Cut::Subset).collect(),
+        false => (0..pending)
+            .flat_map(|index| [Cut::Only(index), Cut::AllBut(index)])
+            .collect(),
+    };
+    cuts.extend(torn(replay));
+    cuts.extend((0..seeds()).map(Cut::Some));
+    cuts
+}
+
+/// Each write is the newest once, and is then torn everywhere, with all before it kept. Where a
+/// sync comes next, those before it are torn as well, each at one place, with all others kept.
+fn torn(replay: &Replay<'_>) -> Vec<Cut> {
+    let Some(newest) = replay.pending().checked_sub(1) else {
+        return Vec::new();
+    };
+    let halves = |index, at, rest| {
+        [Part::Head(at), Part::Tail(at)].map(|part| Cut::Torn { index, part, rest })
+    };
+    let newest_places = replay.tears(newest).into_iter();
+    let mut cuts: Vec<Cut> = newest_places
+        .flat_map(|at| halves(newest, at, false))
+        .collect();
+    let earlier = if replay.is_full() { newest } else { 0 };
+    for index in 0..earlier {
+        let places = replay.tears(index);
+        let place = places.get(index % places.len().max(1));
+        cuts.extend(place.into_iter().flat_map(|at| halves(index, *at, true)));
+    }
+    cuts
+}
+
+/// Crashes `run` with every subset that is tried, after each of its operations.
+fn crash_with_subsets(name: &str, run: &Run) {
+    let log = run.disk.log();
+    let images = Images::of(run);
+    let all = AtomicUsize::new(0);
+    after_each(&log, |replay| {
+        let cuts = subsets(replay);
+        let whole = replay.pending() <= ALL_SUBSETS_MAX;
+        all.fetch_add(usize::from(whole), Ordering::Relaxed);
+        cuts.into_iter().for_each(|cut| images.check(replay, cut));
+    });
+    let ((left, opened), all) = (images.counts(), all.into_inner());
+    println!(
+        "{name}: {left} images after each of {} operations ({all} with all subsets), {opened} of \
+         them different",
+        log.len()
+    );
+    assert!(2 * all > log.len(), "few positions had all their subsets");
+}
+
 #[test]
 fn unsynced_writes_torn_dropped_and_reordered() {
-    let runs = [recorded(), recorded_with_distrust()];
-    let logs = [runs[0].disk.log(), runs[1].disk.log()];
-    let images = AtomicUsize::new(0);
-    let end = Instant::now() + patience(30);
-    on_all_cores(|core, cores| {
-        for turn in (core..2 * ROUNDS).step_by(cores) {
-            let (which, round) = (turn % 2, turn / 2);
-            let (run, log) = (&runs[which], &logs[which]);
-            // Rounds in an order that keeps what was visited evenly spread.
-            let first = (round * 7) % ROUNDS;
-            let mut replay = Replay::new(Tree::default(), log);
-            for at in (first..=log.len()).step_by(ROUNDS) {
-                replay.walk_to(at);
-                for cut in subsets(replay.pending(), round) {
-                    if Instant::now() > end {
-                        return;
-                    }
-                    check(run, &replay, cut, depth_at(at));
-                    images.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-    });
-    let operations = logs[0].len() + logs[1].len();
-    println!(
-        "{} subsets of what {operations} operations left pending",
-        images.into_inner()
-    );
+    crash_with_subsets("as in production", &recorded(&short_life()));
+}
+
+#[test]
+fn unsynced_writes_of_a_distrustful_sqlite() {
+    crash_with_subsets("with distrust", &recorded_with_distrust(&short_life()));
 }
 
 #[test]
 fn a_second_crash_while_recovering_from_the_first() {
-    let run = recorded();
+    let run = recorded(&short_life());
     let log = run.disk.log();
-    let images = AtomicUsize::new(0);
-    let end = Instant::now() + patience(15);
-    on_all_cores(|core, cores| {
-        let mut replay = Replay::new(Tree::default(), &log);
-        for at in (core * 37..=log.len()).step_by(37 * cores) {
-            replay.walk_to(at);
-            for cut in [Cut::Kill, Cut::Some(1), Cut::Some(2)] {
-                if Instant::now() < end {
-                    images.fetch_add(crash_again(&run, &replay, cut), Ordering::Relaxed);
-                }
+    let (firsts, images) = (Images::of(&run), Images::of(&run));
+    after_each(&log, |replay| {
+        for cut in [Cut::Kill, Cut::Some(1)] {
+            if firsts
+                .depth_if_new(&replay.image(cut), replay.at())
+                .is_some()
+            {
+                crash_again(&images, replay, cut);
             }
         }
     });
-    println!("{} images of a second crash", images.into_inner());
+    let ((left, opened), (_, first)) = (images.counts(), firsts.counts());
+    println!(
+        "{left} images of a second crash after {first} first ones, {opened} of them different"
+    );
+    assert!(left > 10 * log.len(), "recoveries were recorded");
 }
 
-/// Crashes the recovery from one image at evenly spread points; answers with their number.
-fn crash_again(run: &Run, replay: &Replay<'_>, cut: Cut) -> usize {
+/// Crashes the recovery from one image after each of its operations.
+fn crash_again(images: &Images<'_>, replay: &Replay<'_>, cut: Cut) {
     let first = replay.image(cut);
-    let at = replay.at();
     let disk = SimDisk::recording_from(first.clone());
     let mount = Mount::new(Arc::new(disk.clone()));
-    let recovered = Collection::open(&mount.path(FOLDER), &options(&disk)).is_ok();
+    // Before the creation was acknowledged there may be nothing to recover.
+    let _ = Collection::open(&mount.path(FOLDER), &options(&disk));
     drop(mount);
-    if !recovered {
-        return 0;
-    }
     let log = disk.log();
     let mut again = Replay::new(first, &log);
-    let mut images = 0;
-    for second in (0..=log.len()).step_by((log.len() / 12).max(1)) {
+    for second in 0..=log.len() {
         again.walk_to(second);
         for second_cut in [Cut::Kill, Cut::Synced, Cut::Some(second as u64)] {
-            images += 1;
-            let disk = SimDisk::of(again.image(second_cut));
-            let checked = fault_of_disk(&disk, &run.states, &run.snapshots, at, Depth::default());
-            if let Err(fault) = checked {
+            if let Some(fault) = images.fault(again.image(second_cut), replay.at()) {
                 let (one, two) = (replay.describe(cut), again.describe(second_cut));
                 panic!("{fault}\nfirst {one}\n\nsecond {two}");
             }
         }
     }
-    images
 }
 
 /// The process is killed, another opens the collection and writes, and then the power is cut:
 /// what the first one had written without syncing was seen by the second, and may still be lost.
 #[test]
 fn power_cut_after_a_kill_and_a_reopening() {
-    let run = recorded();
+    let run = recorded(&short_life());
     let log = run.disk.log();
-    let images = AtomicUsize::new(0);
-    let end = Instant::now() + patience(15);
-    on_all_cores(|core, cores| {
-        for round in (core..ROUNDS).step_by(cores) {
-            for at in ((round * 7) % ROUNDS..=log.len()).step_by(ROUNDS) {
-                if Instant::now() < end {
-                    images.fetch_add(cut_after_kill(&run, &log[..at]), Ordering::Relaxed);
-                }
-            }
-        }
+    let (images, reopened) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    after_each(&log, |replay| {
+        let cuts = cut_after_kill(&run, &log[..replay.at()]);
+        images.fetch_add(cuts, Ordering::Relaxed);
+        reopened.fetch_add(usize::from(cuts > 0), Ordering::Relaxed);
     });
-    println!("{} images of a power cut after a kill", images.into_inner());
+    let created = run.states[0].acknowledged.expect("was created");
+    let reopened = reopened.into_inner();
+    println!(
+        "{} images of a power cut after {reopened} kills",
+        images.into_inner()
+    );
+    assert!(
+        reopened > log.len() - created,
+        "whatever was acknowledged reopens"
+    );
 }
 
 /// Reopens after a kill at the end of `log`, then cuts the power after that and after a write.

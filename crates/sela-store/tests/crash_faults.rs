@@ -11,12 +11,11 @@
 mod sim;
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use sela_store::{Collection, Error, Op, Options};
 use sim::history::{Act, Run, in_full, options, row, rows_of, short_life};
 use sim::trial::{Tally, Trial, kind_of, name_of};
-use sim::{Fault, Plan, SimDisk, patience};
+use sim::{Fault, Plan, SimDisk, visit_all};
 
 /// How many operations of a life a fault can meet.
 fn operations(fault: Fault) -> u64 {
@@ -34,52 +33,45 @@ fn operations(fault: Fault) -> u64 {
 #[derive(Default)]
 struct Outcome {
     lives: usize,
+    /// Lives in which the fault was met.
+    struck: usize,
     tally: Tally,
     failures: Vec<String>,
 }
 
-/// Lives once for every operation, or for as many evenly spread ones as patience allows (which
-/// is all of them on a machine with nothing else to do).
+/// Lives once for every operation, which then fails.
 fn fail_each(fault: Fault, on: bool) {
-    let operations = operations(fault);
+    let operations = operations(fault) as usize;
     let shared = Mutex::new(Outcome::default());
-    let end = Instant::now() + patience(12);
-    // A step that is coprime to the count visits each operation once, evenly from the start.
-    let step = (operations * 5 / 8..)
-        .find(|step| gcd(*step, operations) == 1)
-        .unwrap_or(1);
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)) as u64;
-    std::thread::scope(|scope| {
-        for core in 0..cores {
-            let shared = &shared;
-            scope.spawn(move || {
-                let visits = (core..operations).step_by(cores as usize);
-                for visit in visits.take_while(|_| Instant::now() < end) {
-                    let plan = Plan {
-                        fault,
-                        nth: visit * step % operations,
-                        on,
-                    };
-                    let mut trial = Trial::new(plan);
-                    let lived = trial.live(&short_life());
-                    let mut shared = shared.lock().expect("no panic under it");
-                    shared.lives += 1;
-                    shared
-                        .failures
-                        .extend(lived.err().map(|why| format!("{plan:?}: {why}")));
-                    for (kind, count) in trial.tally {
-                        *shared.tally.entry(kind).or_default() += count;
-                    }
-                }
-            });
-        }
-    });
+    visit_all(
+        operations,
+        || (),
+        |(), nth| {
+            let nth = nth as u64;
+            let plan = Plan { fault, nth, on };
+            let mut trial = Trial::new(plan);
+            let lived = trial.live(&short_life());
+            let mut shared = shared.lock().expect("no panic under it");
+            shared.lives += 1;
+            shared.struck += usize::from(trial.run.disk.fired_ever() > 0);
+            shared
+                .failures
+                .extend(lived.err().map(|why| format!("{plan:?}: {why}")));
+            for (kind, count) in trial.tally {
+                *shared.tally.entry(kind).or_default() += count;
+            }
+        },
+    );
     let Outcome {
         lives,
+        struck,
         tally,
         failures,
     } = shared.into_inner().expect("no panic under it");
-    println!("{fault:?}, on {on}: {lives} lives for {operations} operations; met {tally:?}");
+    println!(
+        "{fault:?}, on {on}: {lives} lives for {operations} operations, {struck} of them struck; \
+         met {tally:?}"
+    );
     let first_lines = failures
         .iter()
         .skip(1)
@@ -91,10 +83,7 @@ fn fail_each(fault: Fault, on: bool) {
         failures[0],
         first_lines.take(20).collect::<Vec<_>>().join("\n")
     );
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    assert_eq!((lives, struck), (operations, operations));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OpenFlags};
 use sela_store::disk::{Disk, OpenMode};
-use sim::{Cut, Fault, Mount, Plan, Replay, SimDisk, Tree, VFS};
+use sim::{Cut, Fault, Mount, Part, Plan, Replay, SimDisk, Tree, VFS};
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags_and_vfs(path, OpenFlags::default(), VFS)
@@ -126,6 +126,79 @@ fn a_failed_sync_loses_its_data_for_good() {
         read(&replay.image(Cut::AllBut(99)), "a").as_deref(),
         Some(&b"old"[..])
     );
+}
+
+#[test]
+fn a_failed_sync_of_a_folder_loses_its_names_for_good() {
+    let disk = SimDisk::recording();
+    put(&disk, "before", b"x", true);
+    let file = disk
+        .open(Path::new("/m/lost"), OpenMode::CreateNew)
+        .expect("creates");
+    file.write_at(b"y", 0).expect("writes");
+    file.sync().expect("syncs the data, not the name");
+    disk.set_plan(Some(Plan {
+        fault: Fault::Sync,
+        nth: 0,
+        on: false,
+    }));
+    let folder = Path::new("/m");
+    disk.sync_dir(folder).expect_err("fails by the plan");
+    disk.sync_dir(folder)
+        .expect("the second sync has nothing left to write");
+    put(&disk, "after", b"z", true);
+    let log = disk.log();
+    let mut replay = Replay::new(Tree::default(), &log).seeded(0);
+    replay.walk_to(log.len());
+    let (killed, cut) = (replay.image(Cut::Kill), replay.image(Cut::Synced));
+    assert_eq!(read(&killed, "lost").as_deref(), Some(&b"y"[..]));
+    assert_eq!(read(&cut, "lost"), None);
+    for name in ["before", "after"] {
+        assert!(read(&cut, name).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn every_subset_of_whole_writes_is_another_disk() {
+    let disk = SimDisk::recording();
+    put(&disk, "a", &[0; 5], true);
+    let file = disk
+        .open(Path::new("/m/a"), OpenMode::ReadWrite)
+        .expect("opens");
+    for at in 0..5 {
+        file.write_at(&[1], at).expect("writes");
+    }
+    for kept in 0..1 << 5 {
+        let bytes = read(&crash(&disk, Cut::Subset(kept)), "a").expect("is there");
+        let expected: Vec<u8> = (0..5).map(|bit| (kept >> bit & 1) as u8).collect();
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn a_write_tears_at_each_border_and_inside() {
+    let disk = SimDisk::recording();
+    put(&disk, "a", &[1; 3000], true);
+    let file = disk
+        .open(Path::new("/m/a"), OpenMode::ReadWrite)
+        .expect("opens");
+    for value in 2..5 {
+        file.write_at(&[value; 2000], 24).expect("writes");
+    }
+    let log = disk.log();
+    let mut replay = Replay::new(Tree::default(), &log);
+    replay.walk_to(log.len());
+    assert_eq!(replay.tears(1), [488, 1000, 1512, 1001]);
+    let torn = |part, rest| {
+        let index = 1;
+        let image = replay.image(Cut::Torn { index, part, rest });
+        let bytes = read(&image, "a").expect("is there");
+        assert_eq!((bytes[23], bytes[2024]), (1, 1), "its neighbours stay");
+        (bytes[24 + 999], bytes[24 + 1000])
+    };
+    assert_eq!(torn(Part::Head(1000), false), (3, 2));
+    assert_eq!(torn(Part::Tail(1000), false), (2, 3));
+    assert_eq!(torn(Part::Head(1000), true), (4, 4));
 }
 
 #[test]

@@ -368,3 +368,204 @@ fn rows_changed_behind_our_back_are_found() {
     }
     assert_eq!(faults(&fixture.dir), []);
 }
+
+const LOG: &str = "catalog.sqlite-wal";
+const LOG_HEADER: usize = 32;
+const FRAME: usize = 24 + 4096;
+
+/// A copy of an open collection's folder, as it is left when its process is killed.
+fn killed(dir: &Path) -> Fixture {
+    let copy = Fixture::new();
+    fs::create_dir_all(copy.dir.join("segments")).unwrap();
+    for name in ["lock", "catalog.sqlite", LOG] {
+        fs::copy(dir.join(name), copy.dir.join(name)).unwrap();
+    }
+    for entry in fs::read_dir(dir.join("segments")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(
+            entry.path(),
+            copy.dir.join("segments").join(entry.file_name()),
+        )
+        .unwrap();
+    }
+    copy
+}
+
+/// Where each frame of a log begins, and whether it is a commit.
+fn frames(log: &[u8]) -> Vec<(usize, bool)> {
+    assert_eq!((log.len() - LOG_HEADER) % FRAME, 0);
+    let starts = (LOG_HEADER..log.len()).step_by(FRAME);
+    starts
+        .map(|at| (at, log[at + 4..at + 8] != [0; 4]))
+        .collect()
+}
+
+fn count(dir: &Path) -> Result<u64, Error> {
+    Collection::open(dir, &Options::read_only())?.count(None)
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_told_from_a_torn_end() {
+    let fixture = Fixture::new();
+    let collection = fixture.create(&schema(Record::F32));
+    for n in 0..4 {
+        collection.write(&upserts(n * 5..n * 5 + 5)).unwrap();
+    }
+    let killed = killed(&fixture.dir);
+    drop(collection);
+    assert_eq!(count(&killed.dir).unwrap(), 20);
+    let path = killed.dir.join(LOG);
+    let pristine = fs::read(&path).unwrap();
+    let frames = frames(&pristine);
+    assert_eq!(frames.iter().filter(|(_, commit)| *commit).count(), 4);
+    for (index, &(at, commit)) in frames.iter().enumerate() {
+        let commits = frames[index..].iter().filter(|(_, commit)| *commit).count();
+        for offset in [0, 5, 8, 13, 16, 21, 24, 2000, FRAME - 1] {
+            flip(&path, (at + offset) as u64, 2);
+            let told = format!("frame {}, byte {offset}", index + 1);
+            match count(&killed.dir) {
+                Err(Error::Damaged(damage)) => {
+                    let (named, frame) = (path.clone(), index as u64 + 1);
+                    let place = DamagePlace::Log { path: named, frame };
+                    assert_eq!(damage.place, place, "{told}");
+                    assert_eq!(faults(&killed.dir), [damage], "{told}");
+                    let left = fs::read(&path).unwrap();
+                    let opened = Collection::open(&killed.dir, &Options::default());
+                    assert!(matches!(opened, Err(Error::Damaged(_))), "{told}");
+                    assert!(fs::read(&path).unwrap() == left, "{told}");
+                }
+                Err(error) => panic!("{told}: {error}"),
+                // What is lost may be the last transaction, which could have been torn.
+                Ok(rows) => match commits {
+                    1 => assert_eq!(rows, 15, "{told}"),
+                    // And the one before, where the damage hides that anything rests on it.
+                    2 => assert!(rows == 10 && commit | (offset < 24), "{told}"),
+                    _ => panic!("{told}: {rows} rows without a word"),
+                },
+            }
+            fs::write(&path, &pristine).unwrap();
+        }
+    }
+    assert_eq!(count(&killed.dir).unwrap(), 20);
+}
+
+#[test]
+fn a_log_torn_again_and_again_goes_on() {
+    let mut fixture = Fixture::new();
+    drop(fixture.create(&schema(Record::F32)));
+    let mut rows = 0;
+    for round in 0..8 {
+        let collection = fixture.open();
+        assert_eq!(collection.count(None).unwrap(), rows, "round {round}");
+        let first = round * 100;
+        let (kept, lost) = (1 + round * 5 % 13, 1 + round * 11 % 17);
+        collection.write(&upserts(first..first + kept)).unwrap();
+        collection
+            .write(&upserts(first + 50..first + 50 + lost))
+            .unwrap();
+        rows += kept;
+        let copy = killed(&fixture.dir);
+        drop(collection);
+        // The newest commit is the last that its predecessors lead to; tear what it rests on.
+        let path = copy.dir.join(LOG);
+        let newest = newest_commit(&fs::read(&path).unwrap());
+        flip(&path, (newest - FRAME + 24 + 100) as u64, 1);
+        assert_eq!(faults(&copy.dir), [], "round {round}");
+        fixture = copy;
+    }
+}
+
+/// Where the last frame begins that SQLite takes for a commit: the frames before it are whole.
+fn newest_commit(log: &[u8]) -> usize {
+    let word = |at: usize| u32::from_be_bytes(log[at..at + 4].try_into().unwrap());
+    let data_word = |at: usize| match word(0) & 1 {
+        1 => word(at),
+        _ => word(at).swap_bytes(),
+    };
+    let mut sum = [word(24), word(28)];
+    let mut newest = 0;
+    for (at, commit) in frames(log) {
+        for pair in (at..at + 8).chain(at + 24..at + FRAME).step_by(8) {
+            sum[0] = sum[0].wrapping_add(data_word(pair)).wrapping_add(sum[1]);
+            sum[1] = sum[1]
+                .wrapping_add(data_word(pair + 4))
+                .wrapping_add(sum[0]);
+        }
+        let salts = log[at + 8..at + 16] == log[16..24];
+        if !salts || sum != [word(at + 16), word(at + 20)] {
+            break;
+        }
+        if commit {
+            newest = at;
+        }
+    }
+    newest
+}
+
+/// Everything in a folder, by name.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            found.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn rows_whose_catalog_is_gone_are_kept() {
+    for (sealed, logged) in [(true, false), (false, true), (true, true)] {
+        for emptied in [true, false] {
+            let fixture = Fixture::new();
+            let collection = fixture.create(&schema(Record::F32));
+            collection.write(&upserts(0..5)).unwrap();
+            if sealed {
+                collection.seal().unwrap();
+            }
+            let left = logged.then(|| killed(&fixture.dir));
+            drop(collection);
+            let left = left.unwrap_or(fixture);
+            let catalog = left.dir.join("catalog.sqlite");
+            match emptied {
+                true => fs::write(&catalog, "").unwrap(),
+                false => fs::remove_file(&catalog).unwrap(),
+            }
+            let before = contents(&left.dir);
+            let told = format!("sealed {sealed}, logged {logged}, emptied {emptied}");
+            for options in [Options::default(), Options::read_only()] {
+                let error = Collection::open(&left.dir, &options).unwrap_err();
+                assert!(matches!(error, Error::Damaged(_)), "{told}: {error}");
+            }
+            let found = faults(&left.dir);
+            assert_eq!(found.len(), 1, "{told}");
+            assert!(found[0].to_string().contains("catalog.sqlite"), "{told}");
+            let error = Collection::create(&left.dir, &schema(Record::F32), &Options::default());
+            assert!(matches!(error, Err(Error::Damaged(_))), "{told}");
+            assert!(contents(&left.dir) == before, "{told}");
+        }
+    }
+}
+
+#[test]
+fn segments_beside_an_unfinished_catalog_are_kept() {
+    let fixture = Fixture::new();
+    let path = with_all_sections(&fixture);
+    let catalog = fixture.dir.join("catalog.sqlite");
+    fs::remove_file(&catalog).unwrap();
+    let begun = rusqlite::Connection::open(&catalog).unwrap();
+    begun
+        .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
+        .unwrap();
+    drop(begun);
+    let pristine = fs::read(&path).unwrap();
+    let error = Collection::open(&fixture.dir, &Options::default()).unwrap_err();
+    assert!(error.to_string().contains("has no tables"), "{error}");
+    let error = Collection::create(&fixture.dir, &schema(Record::F32), &Options::default());
+    assert!(matches!(error, Err(Error::Damaged(_))));
+    assert!(catalog.exists() && fs::read(&path).unwrap() == pristine);
+}

@@ -3,10 +3,14 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use common::{DIM, Fixture, id, row, schema, upserts};
+use sela_store::disk::{Disk, DiskFile, Mapped, OpenMode, OsDisk};
 use sela_store::{Collection, Error, Fields, Id, Op, Options, Record, Row, Schema, limits};
 
 const OTHER_PROCESS: &str = "SELA_STORE_TEST_DIR";
@@ -273,4 +277,166 @@ fn a_bad_batch_leaves_no_trace() {
     assert_eq!(collection.count(None).unwrap(), 0);
     let written = collection.write(&[]).unwrap();
     assert_eq!((written.count, written.last_seq), (0, 0));
+}
+
+/// JSON of so many arrays in one another.
+fn nested(levels: usize) -> serde_json::Value {
+    (0..levels).fold(serde_json::Value::Null, |inner, _| vec![inner].into())
+}
+
+#[test]
+fn json_that_could_not_be_read_again_is_refused() {
+    let fixture = Fixture::new();
+    let mut deep = schema(Record::F32);
+    deep.provenance = nested(limits::PAYLOAD_DEPTH_MAX + 1);
+    let error = Collection::create(&fixture.dir, &deep, &Options::default()).unwrap_err();
+    let expected = "the depth of the schema's provenance, in levels, is 65, and the limit is 64";
+    assert_eq!(error.to_string(), expected);
+    assert!(!fixture.dir.exists());
+
+    deep.provenance = nested(limits::PAYLOAD_DEPTH_MAX);
+    let collection = fixture.create(&deep);
+    let row = |levels| {
+        let mut row = Row::new(1, vec![0.5; DIM as usize]);
+        let mut payload = sela_store::Payload::new();
+        payload.insert("deep".into(), nested(levels));
+        row.payload = Some(payload);
+        row
+    };
+    // The payload is a level itself.
+    let mut bulk = collection.bulk().unwrap();
+    for levels in [limits::PAYLOAD_DEPTH_MAX, 1000] {
+        let found = levels + 1;
+        let expected = format!(
+            "the depth of the payload of row `1`, in levels, is {found}, and the limit is 64"
+        );
+        let error = collection.write(&[Op::Upsert(row(levels))]).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(bulk.push(row(levels)).unwrap_err().to_string(), expected);
+    }
+    drop(bulk);
+    let right = row(limits::PAYLOAD_DEPTH_MAX - 1);
+    collection.write(&[Op::Upsert(right.clone())]).unwrap();
+    drop(collection);
+    let collection = fixture.open();
+    assert_eq!(collection.schema(), &deep);
+    let found = collection.get(&[Id::Num(1)], Fields::ALL).unwrap();
+    assert_eq!(found[0], Some(right));
+}
+
+/// The system's files; once, it cannot look at what has a certain name.
+#[derive(Debug, Default)]
+struct Watched {
+    blind_to: &'static str,
+    was_blind: AtomicBool,
+    synced: Mutex<Vec<PathBuf>>,
+}
+
+impl Watched {
+    fn look(&self, path: &Path) -> io::Result<()> {
+        let strikes = path.file_name().is_some_and(|name| name == self.blind_to)
+            && !self.was_blind.swap(true, Ordering::Relaxed);
+        match strikes {
+            true => Err(io::Error::other("input/output error")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Disk for Watched {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        OsDisk.open(path, mode)
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Arc<dyn Mapped>> {
+        OsDisk.map(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        if path.extension().is_some() {
+            self.look(path)?;
+        }
+        OsDisk.exists(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.look(dir)?;
+        OsDisk.list(dir)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir_all(dir)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.remove_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.rename(from, to)
+    }
+
+    fn link_or_copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsDisk.link_or_copy(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.synced.lock().unwrap().push(dir.to_owned());
+        OsDisk.sync_dir(dir)
+    }
+}
+
+fn watched(blind_to: &'static str) -> (Arc<Watched>, Options) {
+    let disk = Arc::new(Watched {
+        blind_to,
+        ..Watched::default()
+    });
+    let options = Options {
+        disk: disk.clone(),
+        ..Options::default()
+    };
+    (disk, options)
+}
+
+#[test]
+fn a_creation_that_cannot_look_removes_nothing() {
+    let fixture = Fixture::new();
+    let collection = fixture.create(&schema(Record::F32));
+    collection.write(&upserts(0..3)).unwrap();
+    drop(collection);
+    let (disk, options) = watched("catalog.sqlite");
+    let error = Collection::create(&fixture.dir, &schema(Record::F32), &options).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(disk.was_blind.load(Ordering::Relaxed));
+    assert_eq!(fixture.open().count(None).unwrap(), 3);
+
+    // An unfinished catalog beside what may be segments.
+    let catalog = fixture.dir.join("catalog.sqlite");
+    fs::write(&catalog, "").unwrap();
+    let segment = fixture.dir.join("segments/0000000000000001.seg");
+    fs::write(&segment, "rows").unwrap();
+    let (disk, options) = watched("segments");
+    let error = Collection::create(&fixture.dir, &schema(Record::F32), &options).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(disk.was_blind.load(Ordering::Relaxed));
+    assert_eq!(fs::read(&segment).unwrap(), b"rows");
+    assert!(catalog.exists());
+}
+
+#[test]
+fn a_creation_syncs_every_folder_it_makes_a_name_in() {
+    let fixture = Fixture::new();
+    let root = fixture.folder.path();
+    let (disk, options) = watched("");
+    let dir = root.join("data/collections/rows");
+    drop(Collection::create(&dir, &schema(Record::F32), &options).unwrap());
+    let synced = disk.synced.lock().unwrap();
+    for folder in ["", "data", "data/collections", "data/collections/rows"] {
+        // Joining nothing ends the path with a separator, which compares as none.
+        assert!(synced.contains(&root.join(folder)), "{folder}: {synced:?}");
+    }
 }

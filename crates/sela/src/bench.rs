@@ -29,7 +29,7 @@ pub enum Workload {
     Search,
     /// A process that starts, embeds one text and ends.
     Coldstart,
-    /// Peak memory of a load.
+    /// Peak memory of a process that loads texts and does nothing else.
     Memory,
 }
 
@@ -111,7 +111,7 @@ pub struct BenchOptions {
     pub sizes: Vec<usize>,
     /// Rows to find for each query; default: 10.
     pub k: usize,
-    /// The `sela` program, for the cold start; without it that is left out.
+    /// The `sela` program, for the cold start and the memory; without it both are left out.
     pub program: Option<PathBuf>,
 }
 

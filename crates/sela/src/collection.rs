@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use sela_encoder::TextInfo;
 use sela_store::{
     Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, Written,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Engine, OpenStore, warn_of_cut};
 use crate::error::{Error, Result};
 use crate::query::{Hit, Metric, Near, Query, metric_named};
 use crate::search::{Stored, nearest};
@@ -47,8 +48,9 @@ impl CollectionOptions {
 /// Where the vectors of a collection come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vectors {
-    /// From the engine's model: texts can be stored and asked for. Vectors given by hand are
-    /// declared to come from that model too.
+    /// From the engine's model: texts can be stored and asked for. Vectors given by hand are taken
+    /// from callers who declare them to come from that model too:
+    /// [`Collection::declare_vectors`].
     Model,
     /// From elsewhere: only vectors can be stored and asked for.
     External {
@@ -81,7 +83,8 @@ impl Item {
         }
     }
 
-    /// A vector to be stored as it is.
+    /// A vector to be stored as it is; where texts can be asked for, see
+    /// [`Collection::declare_vectors`].
     pub fn vector(id: impl IntoId, vector: impl Into<Vec<f32>>) -> Self {
         Self {
             id: id.into_id(),
@@ -147,15 +150,18 @@ pub struct Upserted {
 pub struct Collection {
     engine: Engine,
     name: String,
-    store: Arc<sela_store::Collection>,
+    store: Arc<OpenStore>,
+    /// Whether vectors that are given count as the model's own.
+    declared: bool,
 }
 
 impl Collection {
-    pub(crate) fn new(engine: Engine, name: &str, store: Arc<sela_store::Collection>) -> Self {
+    pub(crate) fn new(engine: Engine, name: &str, store: Arc<OpenStore>) -> Self {
         Self {
             engine,
             name: name.to_owned(),
             store,
+            declared: false,
         }
     }
 
@@ -178,7 +184,37 @@ impl Collection {
             .unwrap_or(Metric::Cosine)
     }
 
+    /// This collection for a caller who declares that the vectors it stores were made by the
+    /// engine's model, so that they may be compared with those of texts.
+    ///
+    /// Fails where that cannot be: in a collection of another model's vectors, and in one created
+    /// for vectors from elsewhere.
+    ///
+    /// ```no_run
+    /// # let engine = sela::Engine::open(sela::Options::new("/var/lib/sela"))?;
+    /// use sela::{CollectionOptions, Item};
+    ///
+    /// let notes = engine.collection_or_create("notes", &CollectionOptions::default())?;
+    /// let kept = engine.embed("Sow the beans after the last frost.")?;
+    /// notes.declare_vectors()?.upsert(&[Item::vector(1, kept)])?;
+    /// # Ok::<(), sela::Error>(())
+    /// ```
+    pub fn declare_vectors(&self) -> Result<Self> {
+        if self.is_external() {
+            return Err(Error::DeclaredExternal {
+                name: self.name.clone(),
+            });
+        }
+        self.check_space()?;
+        Ok(Self {
+            declared: true,
+            ..self.clone()
+        })
+    }
+
     /// Stores items, replacing those of the same ids; all or none, and durable when it returns.
+    ///
+    /// Where texts can be asked for, vectors need [`Collection::declare_vectors`].
     pub fn upsert(&self, items: &[Item]) -> Result<Upserted> {
         let (rows, truncated) = self.rows_of(items)?;
         let ops: Vec<Op> = rows.into_iter().map(Op::Upsert).collect();
@@ -195,16 +231,31 @@ impl Collection {
     }
 
     /// The rows nearest to a query, the nearest first; equals in the order they were stored.
+    ///
+    /// If the query's text was longer than the model reads, only the log tells; use
+    /// [`Collection::query_with_info`] to know.
     pub fn query(&self, query: &Query) -> Result<Vec<Hit>> {
-        let embedded;
-        let vector = match &query.near {
-            Near::Vector(vector) => vector,
+        let (hits, info) = self.query_with_info(query)?;
+        warn_of_cut(info.as_ref());
+        Ok(hits)
+    }
+
+    /// As [`Collection::query`], with what is known of the query's text, if it has one: how many
+    /// tokens it has, and whether it was cut.
+    pub fn query_with_info(&self, query: &Query) -> Result<(Vec<Hit>, Option<TextInfo>)> {
+        match &query.near {
+            Near::Vector(vector) => Ok((self.near(vector, query)?, None)),
             Near::Text(text) => {
                 self.check_space()?;
-                embedded = self.engine.embed(text)?;
-                &embedded
+                let embedded = self.engine.embed_batch(&[text])?;
+                let hits = self.near(&embedded.vectors, query)?;
+                Ok((hits, embedded.info.first().copied()))
             }
-        };
+        }
+    }
+
+    /// The rows nearest to a vector, chosen and told as the query says.
+    fn near(&self, vector: &[f32], query: &Query) -> Result<Vec<Hit>> {
         let dim = self.schema().dim as usize;
         if vector.len() != dim {
             let (name, found) = (self.name.clone(), vector.len());
@@ -299,6 +350,7 @@ impl Collection {
 
     /// Rows with vectors: those given, and those the model makes of the texts.
     pub(crate) fn rows_of(&self, items: &[Item]) -> Result<(Vec<Row>, u64)> {
+        self.check_declared(items)?;
         let mut texts = Vec::new();
         for item in items.iter().filter(|i| i.vector.is_none()) {
             match &item.text {
@@ -336,27 +388,48 @@ impl Collection {
         Ok((items.iter().map(row).collect(), truncated))
     }
 
+    /// Whether its vectors were made elsewhere.
+    fn is_external(&self) -> bool {
+        self.schema().space.starts_with("external:")
+    }
+
+    /// Refuses vectors that would be compared with a model's though nobody says it made them.
+    fn check_declared(&self, items: &[Item]) -> Result<()> {
+        if self.declared || self.is_external() {
+            return Ok(());
+        }
+        match items.iter().find(|i| i.vector.is_some()) {
+            None => Ok(()),
+            Some(item) => Err(Error::Undeclared {
+                id: item.id.clone(),
+                name: self.name.clone(),
+                built_with: self.built_with().to_owned(),
+            }),
+        }
+    }
+
     /// Refuses texts where the collection's vectors are not of the engine's model.
     fn check_space(&self) -> Result<()> {
-        let space = &self.schema().space;
-        if space.starts_with("external:") {
+        if self.is_external() {
             return Err(Error::ExternalSpace {
                 name: self.name.clone(),
             });
         }
-        let encoder = self.engine.encoder()?;
-        if encoder.space().to_string() == *space {
+        let space = self.engine.encoder()?.space();
+        if space.to_string() == self.schema().space {
             return Ok(());
         }
-        let built = self
-            .schema()
-            .provenance
-            .pointer("/made/model")
-            .and_then(|m| m.as_str());
         Err(Error::OtherSpace {
             name: self.name.clone(),
-            built_with: built.unwrap_or(space).to_owned(),
-            model: encoder.space().model,
+            built_with: self.built_with().to_owned(),
+            model: space.model,
         })
+    }
+
+    /// The model that made its vectors, as far as is known.
+    fn built_with(&self) -> &str {
+        let schema = self.schema();
+        let model = schema.provenance.pointer("/made/model");
+        model.and_then(|m| m.as_str()).unwrap_or(&schema.space)
     }
 }

@@ -1,14 +1,15 @@
 //! The engine: one model, one data folder, many collections.
 
-use std::collections::HashMap;
+mod writers;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sela_compute::Inventory;
-use sela_encoder::{Dtype, Embeddings, Encoder, EncoderOptions, ModelFiles};
+use sela_encoder::{Dtype, Embeddings, Encoder, EncoderOptions, ModelFiles, TextInfo};
 use sela_index::{Searcher, SearcherOptions};
 use sela_store::disk::{Disk, Mapped, OsDisk};
 
@@ -17,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::models::{DEFAULT_MODEL, ModelDir, ModelOptions, Models};
 use crate::names;
 use crate::stats::{Capabilities, Counters, Stats};
+pub(crate) use writers::OpenStore;
+use writers::Writers;
 
 /// How an engine is opened.
 ///
@@ -89,7 +92,7 @@ struct Inner {
     models: Models,
     encoder: Mutex<Option<Arc<Encoder>>>,
     searcher: Searcher,
-    writers: Mutex<HashMap<String, Weak<sela_store::Collection>>>,
+    writers: Writers,
     counters: Counters,
 }
 
@@ -116,7 +119,7 @@ impl Engine {
                 models,
                 encoder: Mutex::new(None),
                 searcher,
-                writers: Mutex::default(),
+                writers: Writers::default(),
                 counters: Counters::default(),
             }),
         })
@@ -147,9 +150,12 @@ impl Engine {
         Ok(encoder)
     }
 
-    /// Embeds one text.
+    /// Embeds one text. If it was longer than the model reads, only the log tells; use
+    /// [`Engine::embed_batch`] to know.
     pub fn embed(&self, text: &str) -> Result<Vec<f32>> {
-        Ok(self.embed_batch(&[text])?.vectors)
+        let embedded = self.embed_batch(&[text])?;
+        warn_of_cut(embedded.info.first());
+        Ok(embedded.vectors)
     }
 
     /// Embeds texts; the answer holds their vectors in order and what is known of each text.
@@ -167,45 +173,61 @@ impl Engine {
     pub fn create(&self, name: &str, options: &CollectionOptions) -> Result<Collection> {
         let dir = self.dir_of(name)?;
         let schema = options.schema(self)?;
-        make_dir(&self.root())?;
+        sweep_deleted(&self.root());
+        let exists = || Error::CollectionExists {
+            name: name.to_owned(),
+        };
+        let slot = self.inner.writers.slot(name);
+        let mut slot = lock(&slot);
+        if slot.open_or_closed().is_some() {
+            return Err(exists());
+        }
         match sela_store::Collection::create(&dir, &schema, &store_options(false)) {
-            Ok(store) => Ok(self.remember(name, store)),
-            Err(sela_store::Error::AlreadyExists { .. }) => Err(Error::CollectionExists {
-                name: name.to_owned(),
-            }),
+            Ok(store) => Ok(Collection::new(self.clone(), name, slot.fill(store))),
+            Err(sela_store::Error::AlreadyExists { .. }) => Err(exists()),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Opens a collection for reading and writing; one process at a time may.
     pub fn collection(&self, name: &str) -> Result<Collection> {
-        if let Some(store) = lock(&self.inner.writers).get(name).and_then(Weak::upgrade) {
-            return Ok(Collection::new(self.clone(), name, store));
-        }
         let dir = self.existing(name)?;
-        let store = self.open_store(name, &dir, false)?;
-        Ok(self.remember(name, store))
+        let slot = self.inner.writers.slot(name);
+        let mut slot = lock(&slot);
+        let store = match slot.open_or_closed() {
+            Some(store) => store,
+            None => slot.fill(self.open_store(name, &dir, false)?),
+        };
+        Ok(Collection::new(self.clone(), name, store))
     }
 
     /// Opens a collection for reading, beside a writer in this or another process.
     pub fn collection_read_only(&self, name: &str) -> Result<Collection> {
-        if let Some(store) = lock(&self.inner.writers).get(name).and_then(Weak::upgrade) {
-            return Ok(Collection::new(self.clone(), name, store));
-        }
         let dir = self.existing(name)?;
-        let store = self.open_store(name, &dir, true)?;
-        Ok(Collection::new(self.clone(), name, Arc::new(store)))
+        let open = lock(&self.inner.writers.slot(name)).open();
+        let store = match open {
+            Some(store) => store,
+            None => Arc::new(OpenStore::read_only(self.open_store(name, &dir, true)?)),
+        };
+        Ok(Collection::new(self.clone(), name, store))
     }
 
     /// Opens a collection for writing, creating it when there is none.
+    ///
+    /// One that exists is opened as it was created, whatever the options say.
     pub fn collection_or_create(
         &self,
         name: &str,
         options: &CollectionOptions,
     ) -> Result<Collection> {
         match self.collection(name) {
-            Err(Error::NoCollection { .. }) => self.create(name, options),
-            opened => opened,
+            Err(Error::NoCollection { .. }) => {}
+            opened => return opened,
+        }
+        match self.create(name, options) {
+            // Another thread or process was quicker.
+            Err(Error::CollectionExists { .. }) => self.collection(name),
+            created => created,
         }
     }
 
@@ -233,11 +255,12 @@ impl Engine {
     ///
     /// Fails when it is open for writing elsewhere.
     pub fn delete(&self, name: &str) -> Result<()> {
+        self.existing(name)?;
+        let slot = self.inner.writers.slot(name);
+        let slot = lock(&slot);
+        // Asked again now that nobody else opens or deletes it.
         let dir = self.existing(name)?;
-        if lock(&self.inner.writers)
-            .get(name)
-            .is_some_and(|w| w.strong_count() > 0)
-        {
+        if slot.open_or_closed().is_some() {
             return Err(sela_store::Error::Locked { dir }.into());
         }
         // Taking the writer's lock shows that nobody writes; a collection too damaged to open
@@ -247,13 +270,19 @@ impl Engine {
             opened => opened.ok(),
         };
         // Gone under its name at once, however long removing the files takes.
+        let (process, stamp) = (std::process::id(), crate::load::now_ns());
         let trash = self
             .root()
-            .join(format!(".deleted-{name}-{}", std::process::id()));
+            .join(format!("{DELETED}{name}-{process}-{stamp}"));
         fs::rename(&dir, &trash).map_err(Error::io("remove", &dir))?;
-        drop(lock);
-        fs::remove_dir_all(&trash).map_err(Error::io("remove", &trash))?;
         crate::load::forget(&self.inner.options.data, name);
+        drop((lock, slot));
+        match fs::remove_dir_all(&trash) {
+            // Somebody else's sweep got there first.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(Error::io("remove", &trash))?,
+        }
+        sweep_deleted(&self.root());
         Ok(())
     }
 
@@ -330,12 +359,6 @@ impl Engine {
             opened => Ok(opened?),
         }
     }
-
-    fn remember(&self, name: &str, store: sela_store::Collection) -> Collection {
-        let store = Arc::new(store);
-        lock(&self.inner.writers).insert(name.to_owned(), Arc::downgrade(&store));
-        Collection::new(self.clone(), name, store)
-    }
 }
 
 impl CollectionOptions {
@@ -350,7 +373,9 @@ impl CollectionOptions {
                 let report = encoder.report();
                 let made = serde_json::json!({
                     "model": encoder.space().model,
+                    "prompt": encoder.default_prompt(),
                     "tokens_max": encoder.tokens_max(),
+                    "dtype": dtype_name(engine.options().dtype),
                     "device": report.tier.to_string(),
                     "arithmetic": report.arithmetic.to_string(),
                 });
@@ -383,8 +408,20 @@ pub(crate) fn store_options(read_only: bool) -> sela_store::Options {
     }
 }
 
-pub(crate) fn make_dir(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).map_err(Error::io("create", dir))
+/// How the names of collections begin whose files are being removed.
+const DELETED: &str = ".deleted-";
+
+/// Removes what deletions have left that were cut short.
+fn sweep_deleted(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(DELETED) {
+            // What cannot be removed is in nobody's way: its name never comes again.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn is_collection(dir: &Path) -> bool {
@@ -415,9 +452,30 @@ fn open_encoder(model: &ModelDir, options: &Options) -> Result<Encoder> {
         dtype: options.dtype,
         threads: options.threads,
         golden: crate::golden::of(model)?,
+        tokenizer_sha256: model.sha256("tokenizer.json").map(str::to_owned),
         ..EncoderOptions::default()
     };
     Ok(Encoder::open(&files, &encoder)?)
+}
+
+fn dtype_name(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::Auto => "auto",
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
+    }
+}
+
+/// Tells the log of a cut that the caller does not get to know.
+pub(crate) fn warn_of_cut(info: Option<&TextInfo>) {
+    if let Some(info) = info.filter(|info| info.truncated) {
+        let (tokens, tokens_total) = (info.tokens, info.tokens_total);
+        tracing::warn!(
+            tokens,
+            tokens_total,
+            "a text was longer than the model reads and was cut"
+        );
+    }
 }
 
 /// What the mutex holds, also after a panic elsewhere: each is replaced whole.

@@ -72,8 +72,32 @@ pub enum Error {
         /// The collection.
         name: String,
     },
+    /// Vectors declared to be a model's in a collection that was not created for a model.
+    #[error(
+        "collection `{name}` was created for vectors made elsewhere: they cannot be declared later"
+    )]
+    DeclaredExternal {
+        /// The collection.
+        name: String,
+    },
+    /// A vector for a collection of a model's vectors that nobody declared to be that model's.
+    #[error(
+        "item `{id}` brings a vector, but collection `{name}` holds those of `{built_with}`, and \
+         this one is not declared to be of it"
+    )]
+    Undeclared {
+        /// The first item with a vector.
+        id: sela_store::Id,
+        /// The collection.
+        name: String,
+        /// What the collection was built with.
+        built_with: String,
+    },
     /// A collection of another model's vectors.
-    #[error("collection `{name}` was built with `{built_with}`, but the model in use is `{model}`")]
+    #[error(
+        "collection `{name}` was built with {}",
+        than_in_use(built_with, model)
+    )]
     OtherSpace {
         /// The collection.
         name: String,
@@ -172,8 +196,23 @@ impl Error {
             Self::NoCollection { others, .. } => Some(format!("there are: {}", others.join(", "))),
             Self::CollectionExists { .. } => None,
             Self::ExternalSpace { .. } => Some(
-                "ask with a vector; or, if the model in use made those vectors, index them again \
-                 with `--declare`"
+                "ask with a vector; or, if the model in use made those vectors, index them into \
+                 another collection with `--declare`"
+                    .to_owned(),
+            ),
+            Self::DeclaredExternal { name } => Some(format!(
+                "index them with `--declare` under another name, or delete this collection first \
+                 with `sela collection delete {name}`"
+            )),
+            Self::Undeclared { built_with, .. } => Some(format!(
+                "if `{built_with}` made it, say so with `--declare`; vectors made elsewhere go \
+                 into a collection of their own"
+            )),
+            Self::OtherSpace {
+                built_with, model, ..
+            } if built_with == model => Some(
+                "give the folder of the model it was built with, `--model DIR`, or use another \
+                 collection"
                     .to_owned(),
             ),
             Self::OtherSpace { built_with, .. } => {
@@ -201,6 +240,15 @@ impl Error {
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
+    }
+}
+
+/// Two models; those of one name differ in their files or settings.
+fn than_in_use(built_with: &str, model: &str) -> String {
+    if built_with == model {
+        format!("another model called `{model}` than the one in use")
+    } else {
+        format!("`{built_with}`, but the model in use is `{model}`")
     }
 }
 

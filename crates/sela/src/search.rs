@@ -33,6 +33,8 @@ impl Source for Stored<'_> {
                 sela_store::Record::F16 => sela_index::Record::F16,
                 _ => sela_index::Record::F32,
             },
+            // A mapped table is read while a block is scored, and `block` has looked right before
+            // that whether the file is still whole.
             seqs: match stored.seqs()? {
                 sela_store::Seqs::Run(first) => sela_index::Seqs::Run(first),
                 sela_store::Seqs::Table(table) => sela_index::Seqs::Bytes(table),

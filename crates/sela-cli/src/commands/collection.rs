@@ -109,33 +109,37 @@ fn info(app: &App, name: &str, json: bool) -> Result<Outcome> {
 }
 
 fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
-    let report = app.engine()?.verify(name)?;
+    let engine = app.engine()?;
+    let doing = format!("reading all of `{name}`");
+    let report = app.working(doing, || engine.verify(name))?;
+    let sound = report.is_sound();
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
-    if json {
-        print_json(&json!({
-            "ok": report.is_sound(), "rows": report.rows, "segments": report.segments,
+    let printed = match (json, sound) {
+        (true, _) => print_json(&json!({
+            "ok": sound, "rows": report.rows, "segments": report.segments,
             "blocks": report.blocks, "catalog_rows": report.catalog_rows, "faults": faults,
-        }))?;
-    } else if report.is_sound() {
-        print(&format!(
+        })),
+        (false, true) => print(&format!(
             "ok: {} rows, {} blocks of {} segments, {} rows of the catalog\n",
             table::count(report.rows),
             table::count(report.blocks),
             table::count(report.segments),
             table::count(report.catalog_rows)
-        ))?;
-    } else {
-        print(&faults.iter().map(|f| format!("{f}\n")).collect::<String>())?;
+        )),
+        (false, false) => print(&faults.iter().map(|f| format!("{f}\n")).collect::<String>()),
+    };
+    if !json && !sound {
         app.note(&format!(
             "{} faults; restore `{name}` from a snapshot",
             faults.len()
         ));
     }
-    Ok(if report.is_sound() {
+    let outcome = if sound {
         Outcome::Done
     } else {
         Outcome::Nothing
-    })
+    };
+    outcome.printed(printed)
 }
 
 fn snapshot(app: &App, name: &str, folder: &Path, json: bool) -> Result<Outcome> {
@@ -145,7 +149,8 @@ fn snapshot(app: &App, name: &str, folder: &Path, json: bool) -> Result<Outcome>
             folder.display()
         )));
     }
-    app.engine()?.collection_read_only(name)?.snapshot(folder)?;
+    let collection = app.engine()?.collection_read_only(name)?;
+    app.working(format!("copying `{name}`"), || collection.snapshot(folder))?;
     if json {
         print_json(&json!({"snapshot": folder}))?;
     }

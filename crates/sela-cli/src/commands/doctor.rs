@@ -1,93 +1,192 @@
 //! `sela doctor`: what the machine has, what was chosen, and why.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use sela::{Arithmetic, Inventory, Isa};
 use serde_json::{Value, json};
 
 use super::{print, print_json};
-use crate::app::{App, Outcome, Result};
+use crate::app::{App, Failure, Outcome, Result};
 use crate::args::Format;
 use crate::table;
 
 pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
     let machine = Inventory::probe();
     let tests = self_tests(&machine);
-    let engine = app.engine()?;
     // Told as well when there is no model yet, and nothing is fetched for it.
-    let chosen = engine.capabilities();
-    let passed = tests.iter().all(|t| t.veto.is_none());
-    if format.json {
-        print_json(&json!({
-            "sela": env!("CARGO_PKG_VERSION"),
-            "machine": machine_json(&machine),
-            "chosen": match &chosen { Ok(c) => chosen_json(c), Err(e) => json!({"error": e.to_string()}) },
-            "self_tests": tests.iter().map(Test::json).collect::<Vec<_>>(),
-            "home": app.home(), "data": engine.options().data,
-        }))?;
-    } else {
-        let mut text = String::from("This machine\n");
-        text += &indented(&machine_rows(&machine));
-        text += "\nChosen\n";
-        match &chosen {
-            Ok(chosen) => text += &indented(&chosen_rows(chosen)),
-            Err(error) => text += &format!("  nothing yet: {error}\n"),
-        }
-        text += "\nSelf-tests against the reference\n";
-        text += &indented(&tests.iter().map(Test::row).collect::<Vec<_>>());
-        text += "\nPlaces\n";
-        let places = [("home", app.home()), ("data", &engine.options().data)];
-        text += &indented(&places.map(|(what, p)| vec![what.to_owned(), p.display().to_string()]));
-        print(&text)?;
-        if let Err(error) = &chosen
-            && let Some(hint) = error.hint()
-        {
-            app.note(&format!("hint: {hint}"));
-        }
-    }
-    Ok(if passed {
+    let chosen = chosen(app);
+    let passed = tests.iter().all(|t| !matches!(t.ended, Ended::Fail(_)));
+    let usable = chosen.as_ref().map_or_else(|nothing| nothing.yet, |_| true);
+    let outcome = if passed && usable {
         Outcome::Done
     } else {
         Outcome::Nothing
+    };
+    let printed = match format.json {
+        true => print_json(&report_json(app, &machine, &chosen, &tests)),
+        false => print(&report(app, &machine, &chosen, &tests)),
+    };
+    if !format.json
+        && let Err(Nothing {
+            hint: Some(hint), ..
+        }) = &chosen
+    {
+        app.note(&format!("hint: {hint}"));
+    }
+    outcome.printed(printed)
+}
+
+fn report(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> String {
+    let mut text = String::from("This machine\n");
+    text += &indented(&machine_rows(machine));
+    text += "\nChosen\n";
+    match chosen {
+        Ok(chosen) => text += &indented(&chosen_rows(chosen)),
+        Err(Nothing {
+            yet: true, error, ..
+        }) => text += &format!("  nothing yet: {error}\n"),
+        Err(Nothing { error, .. }) => text += &format!("  nothing: {error}\n"),
+    }
+    text += "\nSelf-tests against the reference\n";
+    text += &indented(&tests.iter().map(Test::row).collect::<Vec<_>>());
+    text += "\nPlaces\n";
+    let data = data(app);
+    let places = [("home", app.home()), ("data", &data)];
+    text += &indented(&places.map(|(what, p)| vec![what.to_owned(), p.display().to_string()]));
+    text
+}
+
+fn report_json(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> Value {
+    json!({
+        "sela": env!("CARGO_PKG_VERSION"),
+        "machine": machine_json(machine),
+        "chosen": match chosen {
+            Ok(chosen) => chosen_json(chosen),
+            Err(nothing) => json!({"error": nothing.error}),
+        },
+        "self_tests": tests.iter().map(Test::json).collect::<Vec<_>>(),
+        "home": app.home(), "data": data(app),
     })
 }
 
-/// One kernel variant held against the reference.
+/// What the engine chose, or why it chose nothing.
+type Chosen = Result<sela::Capabilities, Nothing>;
+
+/// Where collections live, engine or none.
+fn data(app: &App) -> PathBuf {
+    let given = app.global.data.clone();
+    given.unwrap_or_else(|| app.home().join("data"))
+}
+
+/// Why no encoder was chosen.
+struct Nothing {
+    /// Whether only the model has not been fetched yet, which is no fault.
+    yet: bool,
+    error: String,
+    hint: Option<String>,
+}
+
+fn chosen(app: &App) -> Chosen {
+    let opened = app.engine().and_then(|engine| Ok(engine.capabilities()?));
+    opened.map_err(|failure| {
+        let yet = matches!(failure, Failure::Sela(sela::Error::ModelMissing { .. }));
+        let (error, hint) = failure.lines();
+        Nothing { yet, error, hint }
+    })
+}
+
+/// How a self-test ended.
+enum Ended {
+    Pass,
+    /// With what was wrong.
+    Fail(String),
+    /// With why it was not run.
+    Skipped(String),
+}
+
+/// Kernels held against the reference.
 struct Test {
     what: String,
-    millis: f64,
-    veto: Option<String>,
+    millis: Option<f64>,
+    ended: Ended,
 }
 
 impl Test {
+    fn run<E: std::fmt::Display>(what: String, test: impl FnOnce() -> Result<(), E>) -> Self {
+        let began = Instant::now();
+        let ended = match test() {
+            Ok(()) => Ended::Pass,
+            Err(veto) => Ended::Fail(veto.to_string()),
+        };
+        Self {
+            what,
+            millis: Some(began.elapsed().as_secs_f64() * 1e3),
+            ended,
+        }
+    }
+
+    fn skipped(what: String, why: impl Into<String>) -> Self {
+        Self {
+            what,
+            millis: None,
+            ended: Ended::Skipped(why.into()),
+        }
+    }
+
     fn row(&self) -> Vec<String> {
-        let state = self.veto.clone().unwrap_or_else(|| "pass".to_owned());
-        vec![self.what.clone(), format!("{:.1} ms", self.millis), state]
+        let millis = self.millis.map(|ms| format!("{ms:.1} ms"));
+        let ended = match &self.ended {
+            Ended::Pass => "pass".to_owned(),
+            Ended::Fail(veto) => format!("FAIL: {veto}"),
+            Ended::Skipped(why) => format!("skipped: {why}"),
+        };
+        vec![self.what.clone(), millis.unwrap_or_default(), ended]
     }
 
     fn json(&self) -> Value {
-        json!({"what": self.what, "ms": self.millis, "pass": self.veto.is_none(), "veto": self.veto})
+        let (outcome, why) = match &self.ended {
+            Ended::Pass => ("pass", None),
+            Ended::Fail(veto) => ("fail", Some(veto)),
+            Ended::Skipped(why) => ("skipped", Some(why)),
+        };
+        json!({"what": self.what, "ms": self.millis, "outcome": outcome, "why": why})
     }
 }
 
+const LACKS: &str = "this CPU lacks it";
+
+/// A test of everything that a CPU of this architecture may have, and a word on what this one has
+/// not.
 fn self_tests(machine: &Inventory) -> Vec<Test> {
     let mut tests = Vec::new();
-    for &isa in &machine.cpu.isas {
-        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16x3, Arithmetic::Bf16] {
-            if arithmetic != Arithmetic::F32 && machine.cpu.bf16.is_none() {
-                continue;
-            }
-            let began = Instant::now();
-            let veto = sela::self_test(isa, arithmetic)
-                .err()
-                .map(|e| e.to_string());
-            let millis = began.elapsed().as_secs_f64() * 1e3;
-            tests.push(Test {
-                what: format!("{arithmetic} products with {isa} kernels"),
-                millis,
-                veto,
-            });
+    for &isa in sela::validate::instruction_sets() {
+        if !machine.cpu.isas.contains(&isa) {
+            tests.push(Test::skipped(format!("{isa} kernels"), LACKS));
+            continue;
         }
+        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16x3, Arithmetic::Bf16] {
+            tests.push(Test::run(
+                format!("{arithmetic} products with {isa} kernels"),
+                || sela::self_test(isa, arithmetic),
+            ));
+        }
+        tests.push(Test::run(format!("search with {isa} kernels"), || {
+            sela::scan_self_test(isa)
+        }));
+    }
+    // The unit in use was tested above, with the instruction set that feeds it; those before it are
+    // missing, those after it are not asked for.
+    let mut better = None;
+    for unit in sela::validate::bf16_units() {
+        if machine.cpu.bf16.as_ref() == Some(unit) {
+            better = Some(unit);
+            continue;
+        }
+        let why = better.map_or(LACKS.to_owned(), |better| {
+            format!("{better} is used instead")
+        });
+        tests.push(Test::skipped(format!("{unit} unit"), why));
     }
     tests
 }

@@ -1,6 +1,5 @@
 //! `sela embed`: texts in, vectors out.
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -9,10 +8,14 @@ use sela::{Embeddings, Engine};
 use crate::app::{App, Failure, Outcome, Result};
 use crate::args::Embed;
 use crate::npy;
+use crate::part::PartFile;
 use crate::readers::Lines;
+use crate::table::count;
 
-/// Texts that are embedded together; bounds the memory of a long input.
+/// Texts that are embedded together; bounds the memory of a long input,
 const TEXTS_AT_ONCE: usize = 1024;
+/// as their bytes do that of long texts.
+const BYTES_AT_ONCE: usize = 16 << 20;
 
 pub(super) fn run(app: &App, args: &Embed) -> Result<Outcome> {
     let output = Output::named(&args.output)?;
@@ -21,28 +24,14 @@ pub(super) fn run(app: &App, args: &Embed) -> Result<Outcome> {
     let bar = app.bar(0, "{pos} texts, {per_sec}");
     let embedded = match output {
         Output::Npy(path) => to_npy(&engine, lines, &path, &bar),
-        Output::Json(path) => {
-            let file = File::create(&path).map_err(Failure::file("write", &path))?;
-            let mut writer = BufWriter::new(file);
-            let failed = |e| Failure::file("write", &path)(e);
-            to_json(&engine, lines, &mut writer, &failed, &bar)
-        }
+        Output::Json(path) => to_json_file(&engine, lines, &path, &bar),
         Output::Stdout => {
             let mut writer = BufWriter::new(io::stdout().lock());
             to_json(&engine, lines, &mut writer, &Failure::stdout, &bar)
         }
     };
     bar.finish_and_clear();
-    let done = embedded?;
-    let mut said = format!("{} texts embedded", crate::table::count(done.texts));
-    if done.truncated > 0 {
-        let most = engine.encoder()?.tokens_max();
-        said += &format!(
-            "; {} were longer than {most} tokens and were cut",
-            done.truncated
-        );
-    }
-    app.note(&said);
+    app.note(&embedded?.said(engine.encoder()?.tokens_max()));
     Ok(Outcome::Done)
 }
 
@@ -70,6 +59,26 @@ impl Output {
 struct Done {
     texts: u64,
     truncated: u64,
+    degraded: u64,
+}
+
+impl Done {
+    fn said(&self, tokens_max: usize) -> String {
+        let mut said = format!("{} texts embedded", count(self.texts));
+        if self.truncated > 0 {
+            said += &format!(
+                "; {} were longer than {tokens_max} tokens and were cut",
+                count(self.truncated)
+            );
+        }
+        if self.degraded > 0 {
+            said += &format!(
+                "; {} came out not finite and were computed again in f32",
+                count(self.degraded)
+            );
+        }
+        said
+    }
 }
 
 /// Embeds all lines a stretch at a time.
@@ -81,19 +90,45 @@ fn each(
 ) -> Result<Done> {
     let mut done = Done::default();
     loop {
-        let texts = lines
-            .by_ref()
-            .take(TEXTS_AT_ONCE)
-            .collect::<sela::Result<Vec<String>>>()?;
+        let texts = lines.stretch(TEXTS_AT_ONCE, BYTES_AT_ONCE)?;
         if texts.is_empty() {
             return Ok(done);
         }
-        let embedded = engine.embed_batch(&texts)?;
+        let embedded = engine
+            .embed_batch(&texts)
+            .map_err(|error| at_line(error, &lines, done.texts))?;
         take(&texts, &embedded)?;
         done.texts += texts.len() as u64;
-        done.truncated += embedded.info.iter().filter(|i| i.truncated).count() as u64;
+        for info in &embedded.info {
+            done.truncated += u64::from(info.truncated);
+            done.degraded += u64::from(info.degraded);
+        }
         bar.set_position(done.texts);
     }
+}
+
+/// Names the line an encoder's complaint is about: the encoder counts the texts of a call from 0,
+/// and `before` of them were embedded in earlier calls.
+fn at_line(error: sela::Error, lines: &Lines, before: u64) -> Failure {
+    let named = match &error {
+        sela::Error::Encoder(complaint) => numbered(&complaint.to_string()),
+        _ => None,
+    };
+    match named {
+        Some((index, reason)) => {
+            let told = lines.error_at(before + index + 1, reason).to_string();
+            Failure::Said(told, error.hint())
+        }
+        None => error.into(),
+    }
+}
+
+/// The number in a complaint about `text 7`, and the complaint about `the text`.
+fn numbered(complaint: &str) -> Option<(u64, String)> {
+    let (start, rest) = complaint.split_once("text ")?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+    let index = rest[..digits].parse().ok()?;
+    Some((index, format!("{start}the text{}", &rest[digits..])))
 }
 
 fn to_json(
@@ -111,6 +146,7 @@ fn to_json(
                 "tokens": info.tokens,
                 "tokens_total": info.tokens_total,
                 "truncated": info.truncated,
+                "degraded": info.degraded,
                 "embedding": embedded.vector(at),
             });
             writeln!(writer, "{line}").map_err(failed)?;
@@ -118,6 +154,19 @@ fn to_json(
         writer.flush().map_err(failed)
     })?;
     writer.flush().map_err(failed)?;
+    Ok(done)
+}
+
+fn to_json_file(
+    engine: &Engine,
+    lines: Lines,
+    path: &Path,
+    bar: &indicatif::ProgressBar,
+) -> Result<Done> {
+    let failed = |error| Failure::file("write", path)(error);
+    let mut file = PartFile::create(path).map_err(failed)?;
+    let done = to_json(engine, lines, &mut file, &failed, bar)?;
+    file.finish().map_err(failed)?;
     Ok(done)
 }
 

@@ -56,7 +56,11 @@ fn open(engine: &Engine, args: &Index, dim: Option<usize>) -> Result<Collection>
         metric: args.metric.into(),
         ..CollectionOptions::default()
     };
-    Ok(engine.collection_or_create(&args.collection, &options)?)
+    let collection = engine.collection_or_create(&args.collection, &options)?;
+    Ok(match args.declare {
+        true => collection.declare_vectors()?,
+        false => collection,
+    })
 }
 
 fn tell(app: &App, collection: &Collection, loaded: &Loaded) {

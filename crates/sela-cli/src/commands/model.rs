@@ -1,5 +1,7 @@
 //! `sela model`: fetch models and look after them.
 
+use sela::models::PullOptions;
+
 use super::{print, print_json};
 use crate::app::{App, Outcome, Result};
 use crate::args::Model;
@@ -17,13 +19,8 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
             format,
         } => {
             let name = named(name);
-            if force {
-                models.remove(&name)?;
-            }
-            let model = app.pulling(|watch| match &from {
-                Some(from) => models.pull_from(&name, from, watch),
-                None => models.pull(&name, watch),
-            })?;
+            let options = PullOptions { from, force };
+            let model = app.pulling(&name, |watch| models.pull_with(&name, &options, watch))?;
             if format.json {
                 print_json(&serde_json::json!({
                     "name": model.name, "path": model.path, "bytes": model.bytes(),
@@ -83,21 +80,22 @@ pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
 }
 
 fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
-    let files = app.engine()?.models().verify(name)?;
-    let sound = files.iter().all(|f| f.problem.is_none());
-    if json {
+    let engine = app.engine()?;
+    let files = app.working(format!("checking `{name}`"), || {
+        engine.models().verify(name)
+    })?;
+    let outcome = match files.iter().all(|f| f.problem.is_none()) {
+        true => Outcome::Done,
+        false => Outcome::Nothing,
+    };
+    outcome.printed(if json {
         let line = |f: &sela::models::VerifiedFile| serde_json::json!({"path": f.path, "ok": f.problem.is_none(), "problem": f.problem});
-        print_json(&files.iter().map(line).collect::<Vec<_>>())?;
+        print_json(&files.iter().map(line).collect::<Vec<_>>())
     } else {
         let line = |f: &sela::models::VerifiedFile| {
             let state = f.problem.clone().unwrap_or_else(|| "ok".to_owned());
             vec![f.path.clone(), state]
         };
-        print(&table::columns(&files.iter().map(line).collect::<Vec<_>>()))?;
-    }
-    Ok(if sound {
-        Outcome::Done
-    } else {
-        Outcome::Nothing
+        print(&table::columns(&files.iter().map(line).collect::<Vec<_>>()))
     })
 }

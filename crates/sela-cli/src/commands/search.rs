@@ -25,9 +25,16 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     let collection = engine.collection_read_only(&args.collection)?;
     let external = collection.schema().space.starts_with("external:");
     if args.vector.is_none() && !external {
-        app.pulling(|watch| engine.models().find_or_pull(&engine.options().model, watch))?;
+        let model = &engine.options().model;
+        app.pulling(model, |watch| engine.models().find_or_pull(model, watch))?;
     }
-    let hits = collection.query(&query)?;
+    let (hits, info) = collection.query_with_info(&query)?;
+    if let Some(info) = info.filter(|info| info.truncated) {
+        app.note(&format!(
+            "the text is longer than the model reads: the first {} of its {} tokens were looked for",
+            info.tokens, info.tokens_total
+        ));
+    }
     if args.format.json {
         for hit in &hits {
             print_json(&json(hit))?;

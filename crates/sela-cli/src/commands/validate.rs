@@ -8,20 +8,22 @@ use crate::args::Validate;
 
 pub(super) fn run(app: &App, args: &Validate) -> Result<Outcome> {
     let engine = app.engine_with_model()?;
-    let mut failed = None;
+    let spinner = app.spinner(progress(0));
+    let mut printed = Ok(());
+    let mut done = 0;
     let checks = sela::validate::run(&engine, &mut |check| {
-        let printed = if args.format.json {
-            print_json(check)
-        } else {
-            print(&line(check))
-        };
-        if let Err(failure) = printed {
-            failed.get_or_insert(failure);
+        // The checks go on without a reader: the exit code is still to come.
+        if printed.is_ok() {
+            printed = spinner.suspend(|| match args.format.json {
+                true => print_json(check),
+                false => print(&line(check)),
+            });
         }
-    })?;
-    if let Some(failure) = failed {
-        return Err(failure);
-    }
+        done += 1;
+        spinner.set_message(progress(done));
+    });
+    spinner.finish_and_clear();
+    let checks = checks?;
     let failures = checks.iter().filter(|c| c.is_failure()).count();
     let skipped = checks
         .iter()
@@ -31,11 +33,16 @@ pub(super) fn run(app: &App, args: &Validate) -> Result<Outcome> {
     app.note(&format!(
         "{passed} passed, {failures} failed, {skipped} skipped"
     ));
-    Ok(if failures == 0 {
-        Outcome::Done
-    } else {
-        Outcome::Nothing
-    })
+    let outcome = match failures {
+        0 => Outcome::Done,
+        _ => Outcome::Nothing,
+    };
+    outcome.printed(printed)
+}
+
+/// What the spinner says.
+fn progress(done: usize) -> String {
+    format!("checking vectors, batches, search and storage; {done} checks done")
 }
 
 fn line(check: &Check) -> String {

@@ -220,6 +220,8 @@ impl Packed {
             Unit::Emulated(Isa::Avx512) => emulated::run_avx512,
             #[cfg(target_arch = "x86_64")]
             Unit::Emulated(Isa::Avx2) => emulated::run_avx2,
+            #[cfg(target_arch = "aarch64")]
+            Unit::Emulated(Isa::Neon) => emulated::run_neon,
             _ => emulated::run_plain,
         };
         assert!(units.end <= self.units(), "panels of this layer");

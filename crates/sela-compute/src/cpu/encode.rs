@@ -15,7 +15,7 @@ use super::pool::{Member, Pool};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 use crate::encode::{
     AttentionTensors, EmbeddingTensors, Encode, FeedForwardTensors, Forward, Pooling, Ragged,
-    Ticket,
+    TensorRows, Ticket,
 };
 use crate::error::Error;
 use crate::isa::Isa;
@@ -39,10 +39,14 @@ pub struct CpuEncode {
 }
 
 pub(super) enum Pass<'a> {
-    Embed(&'a CpuEmbedding),
+    /// The word table's rows are taken once a forward: asking a mapped file is a system call.
+    Embed(&'a CpuEmbedding, TensorRows<'a>),
     Attend(&'a CpuAttention),
     FeedForward(&'a CpuFeedForward),
-    Pool { pooling: Pooling, normalize: bool },
+    Pool {
+        pooling: Pooling,
+        normalize: bool,
+    },
 }
 
 /// A forward being recorded for the CPU.
@@ -180,7 +184,7 @@ impl<'a> Forward<'a> for CpuForward<'a> {
             });
         }
         self.hidden = hidden;
-        self.passes.push(Pass::Embed(weights));
+        self.passes.push(Pass::Embed(weights, weights.word.rows()?));
         Ok(())
     }
 
@@ -311,7 +315,7 @@ impl Scratch {
                         rows.min(INNER_ROWS) * w.up.units() * w.up.unit(),
                     );
                 }
-                Pass::Embed(_) | Pass::Pool { .. } => {}
+                Pass::Embed(..) | Pass::Pool { .. } => {}
             }
         }
     }

@@ -197,11 +197,9 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize, const N
 ) {
     let width = NV * V::LANES;
     const {
-        assert!(
-            NV <= 2 * N16,
-            "a last panel is whole or sixteen columns wide"
-        )
-    };
+        let half = 2 * N16;
+        assert!(NV <= half, "a last panel is whole or sixteen columns wide");
+    }
     assert!(
         weights.width == width
             && weights.outputs.is_multiple_of(16)

@@ -7,7 +7,7 @@ use super::encode::{CpuForward, INNER_ROWS, Layout, Pass, Shared};
 use super::gemm::Rows;
 use super::pool::Member;
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
-use crate::encode::Pooling;
+use crate::encode::{Pooling, TensorRows};
 
 impl CpuForward<'_> {
     /// Takes a tile through all passes, sharing the work with the other members.
@@ -28,7 +28,9 @@ impl CpuForward<'_> {
             // SAFETY: the caller's promise; every pass ends at a barrier or in rows of its own.
             unsafe {
                 match pass {
-                    Pass::Embed(weights) => self.run_embed(member, weights, &tile, at),
+                    Pass::Embed(weights, words) => {
+                        self.run_embed(member, weights, *words, &tile, at);
+                    }
                     Pass::Attend(weights) => self.run_attend(member, weights, &tile, at),
                     Pass::FeedForward(weights) => {
                         self.run_feed_forward(member, weights, tokens.len(), at);
@@ -48,6 +50,7 @@ impl CpuForward<'_> {
         &self,
         member: Member<'_>,
         weights: &CpuEmbedding,
+        words: TensorRows<'_>,
         tile: &Range<usize>,
         at: Layout,
     ) {
@@ -64,7 +67,7 @@ impl CpuForward<'_> {
                 // SAFETY: the row is in the tile's scratch, and this member's own.
                 let to =
                     unsafe { std::slice::from_raw_parts_mut(at.hidden.at(row * hidden), hidden) };
-                weights.word.read_row(id as usize, to);
+                words.read(id as usize, to);
                 let position = &weights.position[position * hidden..][..hidden];
                 for ((x, p), t) in to.iter_mut().zip(position).zip(&weights.token_type) {
                     *x = (*x + t) + p;

@@ -37,12 +37,16 @@ pub struct CpuFeedForward {
 impl CpuEmbedding {
     /// Takes over the weights, packed for the backend.
     pub(super) fn new(tensors: EmbeddingTensors) -> Result<Self, Error> {
-        let [_, hidden] = tensors.word.shape();
+        let [vocabulary, hidden] = tensors.word.shape();
         whole_groups("hidden size", hidden)?;
-        let token_type = tensors.token_type.to_f32();
-        let [_, position] = tensors.position.shape();
+        let (position, token_type) = (tensors.position.to_f32(), tensors.token_type.to_f32());
+        let [_, columns] = tensors.position.shape();
         for (what, found) in [
-            ("position embedding", position),
+            (
+                "first row of the word embedding",
+                vocabulary.min(1) * hidden,
+            ),
+            ("position embedding", columns),
             ("token type", token_type.len()),
         ] {
             if found != hidden {
@@ -53,8 +57,11 @@ impl CpuEmbedding {
                 });
             }
         }
+        // The word table is not read here: a text with a bad row is refused when it is embedded.
+        check_finite("position embedding", &position)?;
+        check_finite("token type", &token_type)?;
         Ok(Self {
-            position: tensors.position.to_f32(),
+            position,
             token_type,
             norm: norm(&tensors.norm, tensors.epsilon, hidden, "embedding")?,
             word: tensors.word,
@@ -148,11 +155,24 @@ fn norm(tensors: &NormTensors, epsilon: f32, hidden: usize, what: &str) -> Resul
             });
         }
     }
+    check_finite(&format!("{what} normalisation weight"), &weight)?;
+    check_finite(&format!("{what} normalisation bias"), &bias)?;
     Ok(Norm {
         weight,
         bias,
         epsilon,
     })
+}
+
+fn check_finite(what: &str, numbers: &[f32]) -> Result<(), Error> {
+    match numbers.iter().position(|x| !x.is_finite()) {
+        None => Ok(()),
+        Some(position) => Err(Error::NotFinite {
+            what: what.into(),
+            position,
+            value: numbers[position],
+        }),
+    }
 }
 
 /// The kernels work on whole groups of 16 numbers.

@@ -1,6 +1,7 @@
 //! The catalog's database: how it is opened, its transactions, and its errors in our words.
 
 mod docs;
+mod log;
 mod rows;
 
 use std::path::{Path, PathBuf};
@@ -11,9 +12,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub(crate) use docs::Doc;
+pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, check_log};
 pub(crate) use rows::{SegmentRow, State, TABLES, TOMBSTONE_CHUNK_ROWS};
 
-use crate::error::{Damage, DamagePlace, Error, Result};
+use crate::error::{Error, Result};
 use crate::model::Options;
 
 /// The catalog's file name.
@@ -25,6 +27,8 @@ pub(crate) const CATALOG_FILES: [&str; 4] =
     [CATALOG, LOG, "catalog.sqlite-shm", "catalog.sqlite-journal"];
 /// `application_id` of a catalog: "SELA".
 const APPLICATION_ID: i64 = 0x5345_4c41;
+/// Why a catalog without tables is no collection.
+pub(crate) const UNFINISHED: &str = "its creation was not finished";
 /// The newest format this version reads and the one it writes.
 pub(crate) const VERSION: u32 = 1;
 
@@ -85,6 +89,20 @@ impl Catalog {
         Ok(Self { conn, path })
     }
 
+    /// Whether the file of a folder's catalog holds no byte.
+    ///
+    /// SQLite is asked, as for a database that never changes: then it looks at no log. Opening and
+    /// closing the file ourselves would drop the locks that SQLite holds on it for this process.
+    pub(crate) fn is_empty_file(dir: &Path, options: &Options) -> Result<bool> {
+        let catalog = Self::connect_bare(dir, options, Access::Immutable)?;
+        match catalog.pragma("page_count") {
+            Ok(pages) => Ok(pages == 0),
+            // Whatever it holds, it is something.
+            Err(Error::Damaged(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     fn set_up(&self, options: &Options, access: Access) -> Result<()> {
         let lift = self.lift("be opened");
         self.conn
@@ -127,7 +145,7 @@ impl Catalog {
         let application_id = self.pragma("application_id")?;
         let version = self.pragma("user_version")?;
         if version == 0 && application_id == 0 && self.definitions()?.is_empty() {
-            let reason = "its creation was not finished";
+            let reason = UNFINISHED;
             return Err(Error::NotACollection { dir: dir(), reason });
         }
         if application_id != APPLICATION_ID {
@@ -275,12 +293,7 @@ pub(crate) fn is_unwritable(error: &Error) -> bool {
 
 /// A database error in the store's words.
 fn lift(action: &'static str, path: &Path, error: rusqlite::Error) -> Error {
-    let damaged = |detail: String| {
-        let place = DamagePlace::Catalog {
-            path: path.to_owned(),
-        };
-        Error::Damaged(Damage { place, detail })
-    };
+    let damaged = |detail: String| Error::catalog(path, detail);
     match &error {
         rusqlite::Error::SqliteFailure(failure, words) => match failure.code {
             ErrorCode::DiskFull => {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{APPLICATION_ID, Catalog, VERSION};
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::limits::{SEGMENTS_MAX, SEGMENTS_WHAT};
 use crate::model::Schema;
 use crate::sum::Sum;
 
@@ -182,8 +183,13 @@ impl Catalog {
         serde_json::from_str(&json).map_err(|e| Error::row("meta", "state", e.to_string()))
     }
 
-    /// Stores the counters.
+    /// Stores the counters. Whoever names a segment comes by here in the same transaction, so the
+    /// number of segments is checked here.
     pub(crate) fn put_state(&self, state: &State) -> Result<()> {
+        if state.segments > SEGMENTS_MAX as u64 {
+            let found = state.segments as usize;
+            return Err(Error::limit(SEGMENTS_WHAT, found, SEGMENTS_MAX));
+        }
         let json = serde_json::to_string(state).map_err(|e| Error::Schema(e.to_string()))?;
         self.put_meta("state", &json)
     }
@@ -409,5 +415,34 @@ impl Catalog {
             .and_then(|mut statement| statement.execute(values))
             .map(|_| ())
             .map_err(self.lift("be written"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Access;
+    use crate::model::Options;
+
+    #[test]
+    fn more_segments_than_allowed_are_not_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::connect(folder.path(), &Options::default(), Access::Create).unwrap();
+        catalog.create_tables(&Schema::new(2, "tests")).unwrap();
+        let with = |segments| State {
+            segments,
+            ..State::default()
+        };
+        catalog.put_state(&with(SEGMENTS_MAX as u64)).unwrap();
+        let error = catalog
+            .put_state(&with(SEGMENTS_MAX as u64 + 1))
+            .unwrap_err();
+        let told = error.to_string();
+        assert_eq!(
+            told,
+            "the number of segments is 65537, and the limit is 65536"
+        );
+        assert!(error.hint().unwrap().contains("compact"));
+        assert_eq!(catalog.state().unwrap(), with(SEGMENTS_MAX as u64));
     }
 }

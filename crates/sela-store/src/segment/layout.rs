@@ -24,6 +24,8 @@ pub(crate) mod kind {
     pub(crate) const SEQS: u32 = 6;
     pub(crate) const DOCS: u32 = 7;
     pub(crate) const CHECKSUMS: u32 = 8;
+    /// From here on, sections derived from the others, which a reader may ignore.
+    pub(crate) const DERIVED: u32 = 16;
 
     /// The name of a kind of section.
     pub(crate) fn name(kind: u32) -> &'static str {
@@ -76,6 +78,7 @@ pub(super) struct Header {
     pub(super) id_form: IdForm,
     pub(super) first_seq: u64,
     pub(super) last_seq: u64,
+    /// Those that hold the rows; read from a file, without derived ones.
     pub(super) sections: Vec<Section>,
 }
 
@@ -150,6 +153,9 @@ impl Header {
         if u32_at(8) != VERSION {
             return Err(Newer(u32_at(8)));
         }
+        if u32_at(12) != HEADER_BYTES as u32 || u32_at(68) != 0 {
+            return Err(Broken("its header page is not of this version"));
+        }
         if u64_at(16) != actual_bytes {
             return Err(Broken("it is not as long as its header says"));
         }
@@ -168,21 +174,22 @@ impl Header {
         if count > SECTIONS_MAX {
             return Err(Broken("it has too many sections"));
         }
-        let sections = (0..count as usize)
-            .map(|index| {
-                let at = TABLE_AT + index * ENTRY_BYTES;
-                Section {
-                    kind: u32_at(at),
-                    offset: u64_at(at + 8),
-                    bytes: u64_at(at + 16),
-                    stored: u64_at(at + 24),
-                    block_bytes: u64_at(at + 32),
-                    first_sum: u64_at(at + 40),
-                    checksum: u64_at(at + 48),
-                }
+        let entries = (0..count as usize).map(|index| TABLE_AT + index * ENTRY_BYTES);
+        if entries.clone().any(|at| u32_at(at + 4) != ALIGN as u32) {
+            return Err(Broken("its sections are not aligned as this version does"));
+        }
+        let sections = entries
+            .map(|at| Section {
+                kind: u32_at(at),
+                offset: u64_at(at + 8),
+                bytes: u64_at(at + 16),
+                stored: u64_at(at + 24),
+                block_bytes: u64_at(at + 32),
+                first_sum: u64_at(at + 40),
+                checksum: u64_at(at + 48),
             })
             .collect();
-        let header = Self {
+        let mut header = Self {
             file_bytes: u64_at(16),
             rows: u32_at(24),
             shape: Shape {
@@ -197,6 +204,9 @@ impl Header {
             sections,
         };
         header.check().map_err(Broken)?;
+        header
+            .sections
+            .retain(|section| section.kind < kind::DERIVED);
         Ok(header)
     }
 
@@ -212,28 +222,7 @@ impl Header {
         {
             return Err("its records have no sensible size");
         }
-        let mut offset = HEADER_BYTES as u64;
-        let mut sums = 0;
-        for section in &self.sections {
-            if section.offset != offset
-                || section.bytes > self.file_bytes
-                || section.stored != align_up(section.bytes)
-                || section.block_bytes == 0
-                || !section.block_bytes.is_multiple_of(ALIGN)
-            {
-                return Err("its sections do not follow one another");
-            }
-            if section.kind != kind::CHECKSUMS {
-                if section.first_sum != sums {
-                    return Err("its checksums are not in order");
-                }
-                sums += section.blocks();
-            }
-            offset += section.stored;
-        }
-        if offset != self.file_bytes {
-            return Err("its sections do not fill the file");
-        }
+        let sums = self.check_order()?;
         let rows = u64::from(self.rows);
         let wanted = [
             (kind::RECORDS, Some(shape.contents(self.rows)), true),
@@ -273,6 +262,41 @@ impl Header {
         Ok(())
     }
 
+    /// Whether the sections follow one another, in the order of their kinds; how many blocks
+    /// have their checksums in the checksum section.
+    fn check_order(&self) -> Result<u64, &'static str> {
+        let (mut offset, mut sums, mut previous) = (HEADER_BYTES as u64, 0, 0);
+        for section in &self.sections {
+            let known = (kind::RECORDS..=kind::CHECKSUMS).contains(&section.kind);
+            if section.kind <= previous || !(known || section.kind >= kind::DERIVED) {
+                return Err("its sections are not in the order of their kinds");
+            }
+            previous = section.kind;
+            if section.offset != offset
+                || section.bytes > self.file_bytes
+                || section.stored != align_up(section.bytes)
+                || section.block_bytes == 0
+                || !section.block_bytes.is_multiple_of(ALIGN)
+            {
+                return Err("its sections do not follow one another");
+            }
+            if known && section.kind != kind::RECORDS && section.block_bytes != META_BLOCK_BYTES {
+                return Err("its blocks have no sensible size");
+            }
+            if section.kind < kind::CHECKSUMS {
+                if section.first_sum != sums {
+                    return Err("its checksums are not in order");
+                }
+                sums += section.blocks();
+            }
+            offset += section.stored;
+        }
+        match offset == self.file_bytes {
+            true => Ok(sums),
+            false => Err("its sections do not fill the file"),
+        }
+    }
+
     fn id_bytes(&self) -> Option<u64> {
         match self.id_form {
             IdForm::Num => Some(u64::from(self.rows) * 8),
@@ -286,5 +310,98 @@ fn record_code(record: Record) -> u32 {
     match record {
         Record::F32 => 1,
         Record::F16 => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn section(kind: u32, offset: u64, bytes: u64, first_sum: u64) -> Section {
+        Section {
+            kind,
+            offset,
+            bytes,
+            stored: align_up(bytes),
+            block_bytes: META_BLOCK_BYTES,
+            first_sum,
+            checksum: 7,
+        }
+    }
+
+    /// A header of three rows of numbers, with one page for each of its sections.
+    fn header() -> Header {
+        let shape = Shape {
+            dim: 4,
+            record: Record::F32,
+            row_bytes: 16,
+            rows_per_block: 1024,
+        };
+        let records = Section {
+            block_bytes: shape.block_bytes(),
+            ..section(kind::RECORDS, ALIGN, 48, 0)
+        };
+        let sections = vec![
+            records,
+            section(kind::IDS, 2 * ALIGN, 24, 1),
+            section(kind::CHECKSUMS, 3 * ALIGN, 16, 0),
+        ];
+        Header {
+            file_bytes: 4 * ALIGN,
+            rows: 3,
+            shape,
+            id_form: IdForm::Num,
+            first_seq: 1,
+            last_seq: 3,
+            sections,
+        }
+    }
+
+    fn decode(header: &Header) -> Result<Header, HeaderFault> {
+        Header::decode(&header.encode(), header.file_bytes)
+    }
+
+    #[test]
+    fn derived_sections_are_passed_over() {
+        let plain = header();
+        assert_eq!(decode(&plain).as_ref(), Ok(&plain));
+        let mut derived = header();
+        for (index, kind) in [kind::DERIVED, 40].into_iter().enumerate() {
+            let offset = (4 + index as u64) * ALIGN;
+            derived.sections.push(section(kind, offset, 99, 0));
+        }
+        derived.file_bytes = 6 * ALIGN;
+        let read = decode(&derived);
+        assert_eq!(read.map(|header| header.sections), Ok(plain.sections));
+    }
+
+    #[test]
+    fn sections_out_of_order_are_refused() {
+        let broken = |change: fn(&mut Header)| {
+            let mut header = header();
+            change(&mut header);
+            matches!(decode(&header), Err(HeaderFault::Broken(_)))
+        };
+        assert!(broken(|header| header.sections[1].kind = kind::RECORDS));
+        assert!(broken(|header| header.sections[1].kind = 9));
+        assert!(broken(|header| header.sections[2].kind = kind::DERIVED));
+        assert!(broken(|header| header.sections[1].first_sum = 0));
+        assert!(broken(|header| header.sections[1].block_bytes = ALIGN));
+        assert!(broken(|header| {
+            header.sections.swap(1, 2);
+            (header.sections[1].offset, header.sections[2].offset) = (2 * ALIGN, 3 * ALIGN);
+        }));
+    }
+
+    #[test]
+    fn fields_that_never_vary_are_read() {
+        for at in [12, 68, TABLE_AT + 4, TABLE_AT + ENTRY_BYTES + 4] {
+            let mut page = header().encode();
+            page[at] ^= 1;
+            let sum = xxh3_64(&page[..SUM_AT]);
+            page[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
+            let read = Header::decode(&page, 4 * ALIGN);
+            assert!(matches!(read, Err(HeaderFault::Broken(_))), "{at}");
+        }
     }
 }

@@ -1,4 +1,12 @@
 //! Reads a mapped segment file; no byte is handed out before its block's checksum was verified.
+//!
+//! What is read through the map can fault: a foreign process that shortens the file, or a device
+//! that cannot read a page, ends the process (`SIGBUS`) if it strikes between the check of the
+//! length and the touch. The check is made for every [`Reading`], so whoever walks a segment
+//! takes a new one at every block; the race within one block stays. `check.rs`, which reads
+//! everything, reads the file and not the map.
+
+mod check;
 
 use std::cmp::Ordering as Order;
 use std::path::{Path, PathBuf};
@@ -19,6 +27,7 @@ use crate::shape::Shape;
 const UNKNOWN: u8 = 0;
 const SOUND: u8 = 1;
 const BAD: u8 = 2;
+const MISMATCH: &str = "its checksum does not match its bytes";
 
 /// An open segment.
 #[derive(Debug)]
@@ -135,41 +144,39 @@ impl Segment {
         })
     }
 
-    /// Reads and sums every block again, whatever is known of them; what is wrong. The second
-    /// number is how many blocks were read.
-    pub(crate) fn verify_blocks(&self) -> Result<(Vec<Damage>, u64)> {
-        for state in self.blocks.iter().chain(&self.sums) {
-            state.store(UNKNOWN, Ordering::Release);
-        }
-        let reading = self.read()?;
-        let mut faults = Vec::new();
-        let mut blocks = 0;
-        for section in &self.header.sections {
-            let checks = if section.kind == kind::CHECKSUMS {
-                1
-            } else {
-                section.blocks()
-            };
-            for block in 0..checks {
-                blocks += 1;
-                let range = if section.kind == kind::CHECKSUMS {
-                    0..section.stored as usize
-                } else {
-                    let start = (block * section.block_bytes) as usize;
-                    start..start + 1
-                };
-                if let Err(Error::Damaged(damage)) = reading.range(section, range)
-                    && !faults.contains(&damage)
-                {
-                    faults.push(damage);
-                }
-            }
-        }
-        Ok((faults, blocks))
+    fn bad_sums(&self, section: &Section) -> Damage {
+        let place = DamagePlace::Segment {
+            path: self.path.clone(),
+        };
+        let detail = format!(
+            "the checksums of its {} are damaged",
+            kind::name(section.kind)
+        );
+        Damage { place, detail }
+    }
+
+    fn bad_block(&self, section: &Section, block: u64, detail: String) -> Damage {
+        let rows = self.header.rows;
+        let per_block = match section.kind {
+            kind::RECORDS => u64::from(self.header.shape.rows_per_block),
+            kind::SEQS | kind::DOCS => section.block_bytes / 8,
+            kind::RANKS => section.block_bytes / 4,
+            // Blocks of sorted ids bear on rows anywhere.
+            _ => u64::MAX,
+        };
+        let row = |block: u64| block.saturating_mul(per_block).min(u64::from(rows)) as u32;
+        let place = DamagePlace::Block {
+            path: self.path.clone(),
+            section: kind::name(section.kind),
+            block: block as u32,
+            first_row: if per_block == u64::MAX { 0 } else { row(block) },
+            end_row: row(block.saturating_add(1)),
+        };
+        Damage { place, detail }
     }
 }
 
-/// A segment whose file was as long as it should be a moment ago.
+/// A segment whose file was as long as it should be a moment ago; for reads that follow at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Reading<'a> {
     segment: &'a Segment,
@@ -374,12 +381,14 @@ impl<'a> Reading<'a> {
         let start = (section.offset + block * section.block_bytes) as usize;
         let end = (start as u64 + section.block_bytes).min(section.offset + section.stored);
         let found = block_sum(section.kind, block, &self.bytes[start..end as usize]);
-        if found.to_le_bytes() == expected {
-            state.store(SOUND, Ordering::Release);
-            Ok(())
-        } else {
+        if found.to_le_bytes() != expected {
             state.store(BAD, Ordering::Release);
-            Err(self.bad_block(section, block))
+            return Err(self.bad_block(section, block));
+        }
+        // Whoever read the file meanwhile and found the block bad has the last word.
+        match state.compare_exchange(UNKNOWN, SOUND, Ordering::AcqRel, Ordering::Acquire) {
+            Err(BAD) => Err(self.bad_block(section, block)),
+            _ => Ok(()),
         }
     }
 
@@ -404,44 +413,22 @@ impl<'a> Reading<'a> {
             let first = base + section.first_sum as usize * 8;
             first..first + section.blocks() as usize * 8
         };
-        if xxh3_64(&self.bytes[range]) == section.checksum {
-            state.store(SOUND, Ordering::Release);
-            Ok(())
-        } else {
+        if xxh3_64(&self.bytes[range]) != section.checksum {
             state.store(BAD, Ordering::Release);
-            Err(self.bad_sums(section))
+            return Err(self.bad_sums(section));
+        }
+        match state.compare_exchange(UNKNOWN, SOUND, Ordering::AcqRel, Ordering::Acquire) {
+            Err(BAD) => Err(self.bad_sums(section)),
+            _ => Ok(()),
         }
     }
 
     fn bad_sums(&self, section: &Section) -> Error {
-        let detail = format!(
-            "the checksums of its {} are damaged",
-            kind::name(section.kind)
-        );
-        Error::segment(&self.segment.path, detail)
+        Error::Damaged(self.segment.bad_sums(section))
     }
 
     fn bad_block(&self, section: &Section, block: u64) -> Error {
-        let rows = self.header().rows;
-        let per_block = match section.kind {
-            kind::RECORDS => u64::from(self.header().shape.rows_per_block),
-            kind::SEQS | kind::DOCS => section.block_bytes / 8,
-            kind::RANKS => section.block_bytes / 4,
-            // Blocks of sorted ids bear on rows anywhere.
-            _ => u64::MAX,
-        };
-        let row = |block: u64| block.saturating_mul(per_block).min(u64::from(rows)) as u32;
-        let place = DamagePlace::Block {
-            path: self.segment.path.clone(),
-            section: kind::name(section.kind),
-            block: block as u32,
-            first_row: if per_block == u64::MAX { 0 } else { row(block) },
-            end_row: row(block.saturating_add(1)),
-        };
-        Error::Damaged(Damage {
-            place,
-            detail: "its checksum does not match its bytes".into(),
-        })
+        Error::Damaged(self.segment.bad_block(section, block, MISMATCH.into()))
     }
 }
 

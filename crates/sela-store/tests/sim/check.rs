@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sela_store::disk::Disk;
 use sela_store::{Collection, Error, Fields, Options};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::SimDisk;
 use super::files::Mount;
@@ -29,6 +30,24 @@ fn allowed(states: &[State], at: usize) -> (Option<usize>, usize) {
         .rposition(|state| state.begun <= at)
         .unwrap_or(0);
     (first, last.max(first.unwrap_or(0)))
+}
+
+/// A number that two disks share only when they hold the same and must show the same: opening
+/// both would tell no more than opening one.
+pub(crate) fn question_of(
+    tree: &Tree,
+    states: &[State],
+    snapshots: &[(&'static str, usize, Model)],
+    at: usize,
+) -> u128 {
+    let mut hash = Xxh3::new();
+    let (first, last) = allowed(states, at);
+    let copies = snapshots.iter().filter(|(_, done, _)| *done <= at).count();
+    for number in [first.map_or(0, |first| first + 1), last, copies] {
+        hash.update(&(number as u64).to_le_bytes());
+    }
+    tree.digest_into(&mut hash);
+    hash.digest128()
 }
 
 /// Opens a disk that a crash at position `at` left; what is wrong with it, if anything.

@@ -24,6 +24,7 @@ struct State {
     next_ino: Ino,
     faults: Faults,
     capacity_bytes: Option<u64>,
+    spares_names: bool,
     locks: BTreeMap<Ino, u64>,
     next_handle: u64,
 }
@@ -59,6 +60,7 @@ impl SimDisk {
             log,
             faults: Faults::default(),
             capacity_bytes: None,
+            spares_names: false,
             locks: BTreeMap::new(),
             next_handle: 0,
         })))
@@ -88,6 +90,11 @@ impl SimDisk {
         self.state().faults.fired()
     }
 
+    /// How many operations failed by this plan or an earlier one.
+    pub(crate) fn fired_ever(&self) -> u64 {
+        self.state().faults.fired_ever()
+    }
+
     /// How many operations the plan's fault concerned so far.
     pub(crate) fn seen(&self) -> u64 {
         self.state().faults.seen()
@@ -96,6 +103,12 @@ impl SimDisk {
     /// Lets files hold `bytes` together at most; more is `StorageFull`.
     pub(crate) fn set_capacity_bytes(&self, bytes: Option<u64>) {
         self.state().capacity_bytes = bytes;
+    }
+
+    /// Whether the names that a failed sync of a folder should have kept wait for its next sync,
+    /// instead of being lost for good.
+    pub(crate) fn spare_names(&self, spare: bool) {
+        self.state().spares_names = spare;
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -473,8 +486,12 @@ impl Disk for SimDisk {
         let mut state = self.state();
         let dir = state.tree.find(dir)?;
         state.tree.dir(dir)?;
-        state.check(Kind::Sync)?;
-        state.log(Op::SyncDir { dir });
-        Ok(())
+        let failed = state.check(Kind::Sync);
+        let lost = !state.spares_names;
+        state.log(match failed {
+            Ok(()) => Op::SyncDir { dir },
+            Err(_) => Op::SyncDirFailed { dir, lost },
+        });
+        failed
     }
 }

@@ -9,7 +9,8 @@ pub(crate) enum Fault {
     Io,
     /// A change that needs room finds none; with `short`, half of a write is done before.
     NoSpace { short: bool },
-    /// A sync of a file or folder fails and its data is lost, although reads still see it.
+    /// A sync of a file or folder fails and its data is lost, although reads still see it (the
+    /// entries of a folder only where the disk does not spare names).
     Sync,
     /// Something cannot be read.
     Read,
@@ -41,6 +42,7 @@ pub(crate) struct Faults {
     plan: Option<Plan>,
     seen: u64,
     fired: u64,
+    fired_before: u64,
 }
 
 impl Faults {
@@ -49,12 +51,18 @@ impl Faults {
             plan,
             seen: 0,
             fired: 0,
+            fired_before: self.fired_ever(),
         };
     }
 
     /// How many operations failed by the plan.
     pub(crate) fn fired(&self) -> u64 {
         self.fired
+    }
+
+    /// How many operations failed by this plan or an earlier one.
+    pub(crate) fn fired_ever(&self) -> u64 {
+        self.fired_before + self.fired
     }
 
     /// How many operations the plan's fault concerned.

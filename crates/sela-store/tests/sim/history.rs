@@ -147,7 +147,8 @@ impl Run {
 
     pub(crate) fn create(&mut self) -> Result<()> {
         let begun = self.disk.log_len();
-        let made = Collection::create(&self.folder(), &schema(), &options(&self.disk));
+        let made = self
+            .sparing_names(|run| Collection::create(&run.folder(), &schema(), &options(&run.disk)));
         let acknowledged = made.is_ok().then(|| self.disk.log_len());
         self.states.push(State {
             what: "create".to_owned(),
@@ -161,8 +162,19 @@ impl Run {
 
     pub(crate) fn open(&mut self) -> Result<()> {
         self.collection = None;
-        self.collection = Some(Collection::open(&self.folder(), &options(&self.disk))?);
+        let opened = self.sparing_names(|run| Collection::open(&run.folder(), &options(&run.disk)));
+        self.collection = Some(opened?);
         Ok(())
+    }
+
+    /// Does what makes or opens a catalog. When the folder cannot be synced there, the next try
+    /// finds the names and takes them for synced, or SQLite has passed over the failure: a disk
+    /// that lost those names for good, and then syncs the folder without a word, loses rows.
+    fn sparing_names<T>(&self, work: impl FnOnce(&Run) -> T) -> T {
+        self.disk.spare_names(true);
+        let result = work(self);
+        self.disk.spare_names(false);
+        result
     }
 
     /// Does one thing; whatever it acknowledged is noted even when it fails later on.
@@ -179,7 +191,8 @@ impl Run {
             Act::Compact => self.collection().compact().map(drop),
             Act::Reopen => self.open(),
             Act::Snapshot(name) => {
-                self.collection().snapshot(&self.mount.path(name))?;
+                let path = self.mount.path(name);
+                self.sparing_names(|run| run.collection().snapshot(&path))?;
                 self.snapshots
                     .push((name, self.disk.log_len(), self.model()));
                 Ok(())

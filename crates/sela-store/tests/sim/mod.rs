@@ -24,22 +24,21 @@ mod rng;
 mod tree;
 pub(crate) mod trial;
 mod vfs;
+mod visit;
 
 pub(crate) use check::{Depth, fault_of_disk, fault_of_image};
 pub(crate) use disk::SimDisk;
 pub(crate) use fault::{Fault, Plan};
 pub(crate) use files::Mount;
-pub(crate) use replay::{Cut, Replay};
+pub(crate) use replay::{Cut, Part, Replay};
 pub(crate) use rng::Rng;
 pub(crate) use tree::{Op, Tree};
 pub(crate) use vfs::VFS;
+pub(crate) use visit::{Images, visit_all};
 
-/// How long a test may draw further cases: `SELA_CRASH_SECONDS` when it is set (a long night finds
-/// more), otherwise `seconds`.
-pub(crate) fn patience(seconds: u64) -> std::time::Duration {
-    let asked = std::env::var("SELA_CRASH_SECONDS").ok();
-    let seconds = asked
-        .and_then(|asked| asked.parse().ok())
-        .unwrap_or(seconds);
-    std::time::Duration::from_secs(seconds)
+/// How many random subsets are drawn at each position: `SELA_CRASH_SEEDS` when it is set (a long
+/// night finds more), otherwise two.
+pub(crate) fn seeds() -> u64 {
+    let asked = std::env::var("SELA_CRASH_SEEDS").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(2)
 }

@@ -8,6 +8,18 @@ use super::tree::{Ino, NameOp, Op, Tree};
 /// What a device writes whole or not at all.
 const SECTOR: u64 = 512;
 
+/// At how many borders one write is torn; a page of SQLite's covers nine at most.
+const BORDERS_MAX: usize = 9;
+
+/// Which bytes of one write a crash keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Those before this one.
+    Head(usize),
+    /// This one and those behind it.
+    Tail(usize),
+}
+
 /// Which of the changes that were not yet stable a crash keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
@@ -19,6 +31,14 @@ pub(crate) enum Cut {
     Only(usize),
     /// All but the pending change of this index.
     AllBut(usize),
+    /// Each pending change whose bit is set, whole.
+    Subset(u64),
+    /// A part of the pending write of this index and all before it; of those behind it all or none.
+    Torn {
+        index: usize,
+        part: Part,
+        rest: bool,
+    },
     /// Those that happened at this position of the log or later, and none before.
     Since(usize),
     /// Some, each whole, torn or lost, decided by this seed.
@@ -30,6 +50,8 @@ pub(crate) enum Cut {
 enum Fate {
     Keep,
     Drop,
+    /// Kept up to a byte, or from one on.
+    Part(Part),
     /// Kept in parts: each sector by itself, decided by the seed.
     Tear {
         seed: u64,
@@ -78,6 +100,31 @@ impl<'a> Replay<'a> {
         self.pending.len()
     }
 
+    /// Whether the next operation makes something stable, or there is none: as much is pending
+    /// here as ever will be at once.
+    pub(crate) fn is_full(&self) -> bool {
+        let next = self.log.get(self.at);
+        !matches!(
+            next,
+            Some(Op::Write { .. } | Op::SetLen { .. } | Op::Names(_))
+        )
+    }
+
+    /// The places at which a crash may tear the pending change of this index, should it be a
+    /// write: the borders of sectors, and at last a byte inside of one.
+    pub(crate) fn tears(&self, index: usize) -> Vec<usize> {
+        let Some((_, Op::Write { offset, bytes, .. })) = self.pending.get(index) else {
+            return Vec::new();
+        };
+        let sector = SECTOR as usize;
+        let first = sector - (*offset % SECTOR) as usize;
+        let borders: Vec<usize> = (first..bytes.len()).step_by(sector).collect();
+        // All borders of a page of SQLite's; of a longer write some that are evenly spread.
+        let step = borders.len().div_ceil(BORDERS_MAX).max(1);
+        let inside = (bytes.len() > 1).then_some((bytes.len() / 2) | 1);
+        borders.into_iter().step_by(step).chain(inside).collect()
+    }
+
     /// Walks on until `at` operations are done.
     pub(crate) fn walk_to(&mut self, at: usize) {
         while self.at < at.min(self.log.len()) {
@@ -99,12 +146,23 @@ impl<'a> Replay<'a> {
             }
             Op::Sync { ino } => self.settle_file(*ino, |_| Fate::Keep),
             Op::SyncFailed { ino } => {
-                let mut rng = Rng::new(self.seed ^ self.at as u64);
-                let none = self.seed == 0;
-                self.settle_file(*ino, |_| if none { Fate::Drop } else { any_fate(&mut rng) });
+                let fate = self.fate_of_failed();
+                self.settle_file(*ino, fate);
             }
-            Op::SyncDir { dir } => self.settle_dir(*dir),
+            Op::SyncDir { dir } => self.settle_dir(*dir, |_| Fate::Keep),
+            Op::SyncDirFailed { lost: false, .. } => {}
+            Op::SyncDirFailed { dir, lost: true } => {
+                let fate = self.fate_of_failed();
+                self.settle_dir(*dir, fate);
+            }
         }
+    }
+
+    /// What a failed sync at this position does to each change it should have kept.
+    fn fate_of_failed(&self) -> impl FnMut(&Op) -> Fate + use<> {
+        let mut rng = Rng::new(self.seed ^ self.at as u64);
+        let none = self.seed == 0;
+        move |_| if none { Fate::Drop } else { any_fate(&mut rng) }
     }
 
     /// Decides the pending changes of one file's data.
@@ -119,8 +177,8 @@ impl<'a> Replay<'a> {
         });
     }
 
-    /// Makes the entries of one folder stable, and with them every change they rest on.
-    fn settle_dir(&mut self, dir: Ino) {
+    /// Decides the pending entries of one folder, and with them every change they rest on.
+    fn settle_dir(&mut self, dir: Ino, mut fate: impl FnMut(&Op) -> Fate) {
         let mut touched: BTreeSet<(Ino, &str)> = BTreeSet::new();
         let mut settled = vec![false; self.pending.len()];
         for (index, (_, op)) in self.pending.iter().enumerate().rev() {
@@ -138,7 +196,7 @@ impl<'a> Replay<'a> {
         self.pending.retain(|(_, op)| {
             let settled = settled.next() == Some(true);
             if settled {
-                stable.apply(op);
+                apply(stable, op, fate(op));
             }
             !settled
         });
@@ -262,6 +320,13 @@ impl Dice {
             Cut::Synced => Fate::Drop,
             Cut::Only(only) => whole(index == only),
             Cut::AllBut(but) => whole(index != but),
+            Cut::Subset(kept) => whole(kept >> index & 1 == 1),
+            Cut::Torn {
+                index: torn, part, ..
+            } if index == torn => Fate::Part(part),
+            Cut::Torn {
+                index: torn, rest, ..
+            } => whole(index < torn || rest),
             Cut::Since(since) => whole(at >= since),
             Cut::Some(_) => self.roll(index, op),
         }
@@ -303,6 +368,12 @@ fn apply(tree: &mut Tree, op: &Op, fate: Fate) {
         (Fate::Drop, _) => {}
         (Fate::Tear { seed, junk }, Op::Write { ino, offset, bytes }) => {
             tear(tree, *ino, *offset, bytes, &mut Rng::new(seed), junk);
+        }
+        (Fate::Part(Part::Head(end)), Op::Write { ino, offset, bytes }) => {
+            tree.write(*ino, *offset, &bytes[..end]);
+        }
+        (Fate::Part(Part::Tail(start)), Op::Write { ino, offset, bytes }) => {
+            tree.write(*ino, *offset + start as u64, &bytes[start..]);
         }
         // Lengths and names do not tear: half the time they are kept.
         (Fate::Tear { seed, .. }, _) if seed % 2 == 0 => {}

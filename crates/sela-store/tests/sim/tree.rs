@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Component, Path};
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::Xxh3;
+
 /// What a name points at: a file or a folder, whatever it is called.
 pub(crate) type Ino = u64;
 
@@ -33,6 +35,11 @@ pub(crate) enum Op {
     },
     SyncDir {
         dir: Ino,
+    },
+    /// The same for the entries of a folder; unless `lost`, they wait for its next sync.
+    SyncDirFailed {
+        dir: Ino,
+        lost: bool,
     },
 }
 
@@ -192,7 +199,34 @@ impl Tree {
             Op::Write { ino, offset, bytes } => self.write(*ino, *offset, bytes),
             Op::SetLen { ino, len } => self.set_len(*ino, *len),
             Op::Names(names) => self.rename(names),
-            Op::Sync { .. } | Op::SyncFailed { .. } | Op::SyncDir { .. } => {}
+            Op::Sync { .. }
+            | Op::SyncFailed { .. }
+            | Op::SyncDir { .. }
+            | Op::SyncDirFailed { .. } => {}
+        }
+    }
+
+    /// Adds everything that has a name, down to the last byte.
+    pub(crate) fn digest_into(&self, hash: &mut Xxh3) {
+        self.digest_dir(ROOT, hash);
+    }
+
+    fn digest_dir(&self, ino: Ino, hash: &mut Xxh3) {
+        let number = |hash: &mut Xxh3, number: u64| hash.update(&number.to_le_bytes());
+        let entries = self.dirs.get(&ino);
+        number(hash, entries.map_or(0, BTreeMap::len) as u64);
+        for (name, child) in entries.into_iter().flatten() {
+            number(hash, name.len() as u64);
+            hash.update(name.as_bytes());
+            // Two names of one file are not two files of the same contents.
+            number(hash, *child);
+            match self.files.get(child) {
+                Some(file) => {
+                    number(hash, file.len() as u64);
+                    hash.update(file);
+                }
+                None => self.digest_dir(*child, hash),
+            }
         }
     }
 

@@ -18,6 +18,8 @@ const TIME: Duration = Duration::from_secs(3);
 
 pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
     if let Some((rows, queries)) = &options.vectors {
+        not_empty("the rows to search", rows)?;
+        not_empty("the queries to search for", queries)?;
         let source = Rows::from_f32(&rows.numbers, rows.dim.max(1));
         return measure(engine, &source, rows.dim, queries, options);
     }
@@ -32,6 +34,18 @@ pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figu
         figures.extend(measure(engine, &rows, DIM, &queries, options)?);
     }
     Ok(figures)
+}
+
+/// There is nothing to measure without a row.
+fn not_empty(what: &str, matrix: &Matrix) -> Result<()> {
+    match matrix.rows() {
+        0 => Err(Error::Input {
+            source_name: what.to_owned(),
+            place: format!("shape (0, {})", matrix.dim),
+            reason: "a measurement needs one row at least".to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn measure(
@@ -97,4 +111,28 @@ fn repeat<T>(options: &BenchOptions, mut call: impl FnMut(usize) -> Result<T>) -
         taken.push(millis(timed(|| call(taken.len()))?.0));
     }
     Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Options;
+
+    #[test]
+    fn a_file_without_rows_is_refused_by_its_shape() {
+        let home = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Options::new(home.path())).unwrap();
+        let matrix = |rows: usize| Matrix {
+            dim: 3,
+            numbers: vec![0.5; rows * 3],
+        };
+        for (rows, queries, what) in [(4, 0, "queries"), (0, 4, "rows")] {
+            let options = BenchOptions {
+                vectors: Some((matrix(rows), matrix(queries))),
+                ..BenchOptions::default()
+            };
+            let said = search(&engine, &options).unwrap_err().to_string();
+            assert!(said.contains(what) && said.contains("(0, 3)"), "{said}");
+        }
+    }
 }

@@ -58,7 +58,8 @@ fn agent(options: &ModelOptions) -> Result<ureq::Agent, String> {
         .timeout_resolve(Some(options.connect_timeout))
         .timeout_connect(Some(options.connect_timeout))
         .timeout_recv_response(Some(options.stall_timeout))
-        .timeout_recv_body(Some(options.stall_timeout))
+        // Begins anew with every read; a limit on the whole body would break off a slow line.
+        .timeout_per_read(Some(options.stall_timeout))
         .http_status_as_error(false)
         .proxy(proxy)
         .tls_config(tls)
@@ -187,7 +188,7 @@ fn request(
         progress(have);
         let n = reader
             .read(&mut buffer)
-            .map_err(|e| Stop::Broken(format!("the line broke: {e}")))?;
+            .map_err(|e| Stop::Broken(format!("the line broke: {}", plain(&e.into()))))?;
         if n == 0 {
             return Ok(true);
         }
@@ -208,6 +209,7 @@ fn starts_at<B>(response: &ureq::http::Response<B>, offset: u64) -> bool {
 fn plain(error: &ureq::Error) -> String {
     match error {
         ureq::Error::HostNotFound => "its name cannot be resolved".to_owned(),
+        ureq::Error::Timeout(ureq::Timeout::PerRead) => "it stood still for too long".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
         ureq::Error::ConnectionFailed => "no connection".to_owned(),
         ureq::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused => {

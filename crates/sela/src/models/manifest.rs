@@ -64,7 +64,7 @@ impl Manifest {
         };
         match serde_json::from_slice::<Self>(&text) {
             Ok(manifest) if manifest.format == FORMAT => Ok(Some(manifest)),
-            // Unreadable is as good as absent: the files are hashed or fetched again.
+            // Unreadable is as good as absent: the files are checked or fetched again.
             _ => Ok(None),
         }
     }
@@ -82,11 +82,13 @@ impl Manifest {
             .map_err(Error::io("write", &path))
     }
 
-    /// Records the files of a known model that lie in `stage`, and makes them durable.
-    pub(crate) fn of_stage(known: &KnownModel, stage: &Path, source: String) -> Result<Self> {
+    /// Records the files of a known model that lie in `dir`, and makes them durable.
+    ///
+    /// Those with a hash in the table must have been checked against it.
+    pub(crate) fn of_known(known: &KnownModel, dir: &Path, source: String) -> Result<Self> {
         let mut files = Vec::new();
         for file in &known.files {
-            let path = stage.join(&file.path);
+            let path = dir.join(&file.path);
             if !path.is_file() {
                 continue;
             }
@@ -98,7 +100,7 @@ impl Manifest {
                 Some(checked) => checked.clone(),
                 None => sha256_of_file(&path).map_err(Error::io("read", &path))?,
             };
-            files.push(record(stage, &file.path, sha256)?);
+            files.push(record(dir, &file.path, sha256)?);
         }
         Ok(Self {
             format: FORMAT,
@@ -227,7 +229,12 @@ pub(crate) fn create_parent(path: &Path) -> io::Result<()> {
 }
 
 fn sync_file(path: &Path) -> io::Result<()> {
-    File::options().write(true).open(path)?.sync_all()
+    // A file that was copied here may be read-only; Windows alone wants the right to write.
+    File::options()
+        .read(true)
+        .write(cfg!(windows))
+        .open(path)?
+        .sync_all()
 }
 
 /// Makes the names in a folder durable, where the platform has that notion.

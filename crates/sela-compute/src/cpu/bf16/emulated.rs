@@ -4,16 +4,21 @@
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{Kernel, Line, PAIRS, Packed, STEP_LINES, Term, Tile, run};
 use crate::cpu::gemm::Rows;
+use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::plain::Plain;
 
 /// Rows at a time; divides a block.
 const ROWS: usize = 4;
+/// Outputs at a time: half a panel.
+const COLUMNS: usize = 16;
 
-/// f32 arithmetic in whatever registers the instance enables.
-struct Emulated;
+/// f32 arithmetic in `NV` registers of `V` for sixteen outputs.
+struct Emulated<V, const NV: usize>(PhantomData<V>);
 
 /// The two numbers of a pair.
 #[inline(always)]
@@ -24,35 +29,53 @@ fn both(pair: u32) -> [f32; 2] {
     ]
 }
 
-/// The sums of `ROWS` rows and sixteen outputs.
+/// The sums of `ROWS` rows and sixteen outputs, from row `row` and output `16 * half` on.
 ///
 /// # Safety
 ///
-/// As for [`Kernel::block`]; the terms start at the first of these rows and at this tile's lines.
+/// As for [`Kernel::block`].
 #[inline(always)]
-unsafe fn tile(steps: usize, terms: impl Iterator<Item = Term>) -> [[f32; 16]; ROWS] {
-    let mut sums = [[0f32; 16]; ROWS];
-    for term in terms {
-        for pair in 0..steps * PAIRS {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let lines = term.panel.add(pair / PAIRS * STEP_LINES + pair % PAIRS);
-                let Line(weights) = &*lines;
-                for r in 0..ROWS {
-                    let Line(left) = &*term.left.add(r * steps + pair / PAIRS);
-                    let [x, y] = both(left[pair % PAIRS]);
-                    for j in 0..16 {
-                        let [v, w] = both(weights[j]);
-                        sums[r][j] = (sums[r][j] + x * v) + y * w;
+unsafe fn tile<V: Lanes, const NV: usize>(
+    [row, half]: [usize; 2],
+    steps: usize,
+    terms: &[Term],
+    out: &mut Tile,
+) {
+    const { assert!(NV * V::LANES == COLUMNS) };
+    // SAFETY: the caller's promise; ROWS divides the block, so all rows of a tile can be read.
+    unsafe {
+        let mut sums = [[V::splat(0.0); NV]; ROWS];
+        for term in terms {
+            let (left, panel) = (term.left.add(row * steps), term.panel.add(half * PAIRS));
+            for step in 0..steps {
+                for pair in 0..PAIRS {
+                    let Line(weights) = *panel.add(step * STEP_LINES + pair);
+                    let mut wide = [[0f32; COLUMNS]; 2];
+                    for j in 0..COLUMNS {
+                        [wide[0][j], wide[1][j]] = both(weights[j]);
+                    }
+                    for r in 0..ROWS {
+                        let [x, y] = both((*left.add(r * steps + step)).0[pair]);
+                        let (x, y) = (V::splat(x), V::splat(y));
+                        for v in 0..NV {
+                            let at = v * V::LANES;
+                            let sum = x.mla(V::load(wide[0].as_ptr().add(at)), sums[r][v]);
+                            sums[r][v] = y.mla(V::load(wide[1].as_ptr().add(at)), sum);
+                        }
                     }
                 }
             }
         }
+        for r in 0..ROWS {
+            for v in 0..NV {
+                let to = out.0[row + r].as_mut_ptr();
+                sums[r][v].store(to.add(half * COLUMNS + v * V::LANES));
+            }
+        }
     }
-    sums
 }
 
-impl Kernel for Emulated {
+impl<V: Lanes, const NV: usize> Kernel for Emulated<V, NV> {
     type Ready = ();
 
     #[inline(always)]
@@ -62,24 +85,15 @@ impl Kernel for Emulated {
     unsafe fn block(rows: usize, steps: usize, terms: &[Term], sums: &mut Tile) {
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {
-                // SAFETY: the caller's promise; ROWS divides the block.
-                let found = unsafe {
-                    let moved = |term: &Term| Term {
-                        left: term.left.add(row * steps),
-                        panel: term.panel.add(half * PAIRS),
-                    };
-                    tile(steps, terms.iter().map(moved))
-                };
-                for (to, found) in sums.0[row..].iter_mut().zip(found) {
-                    to[half * 16..][..16].copy_from_slice(&found);
-                }
+                // SAFETY: the caller's promise.
+                unsafe { tile::<V, NV>([row, half], steps, terms, sums) };
             }
         }
     }
 }
 
 macro_rules! instance {
-    ($name:ident $(, $features:literal)?) => {
+    ($name:ident, $lanes:ty, $nv:literal $(, $features:literal)?) => {
         /// # Safety
         ///
         /// As for [`run`].
@@ -93,13 +107,20 @@ macro_rules! instance {
             keep: bool,
         ) {
             // SAFETY: the caller's promise.
-            unsafe { run::<Emulated>(packed, rows, a, units, c, keep) }
+            unsafe { run::<Emulated<$lanes, $nv>>(packed, rows, a, units, c, keep) }
         }
     };
 }
 
-instance!(run_plain);
+instance!(run_plain, Plain, 4);
 #[cfg(target_arch = "x86_64")]
-instance!(run_avx2, "avx2,fma");
+instance!(run_avx2, crate::cpu::lanes::x86::Avx2, 2, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
-instance!(run_avx512, "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma");
+instance!(
+    run_avx512,
+    crate::cpu::lanes::x86::Avx512,
+    1,
+    "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c"
+);
+#[cfg(target_arch = "aarch64")]
+instance!(run_neon, crate::cpu::lanes::neon::Neon, 4);

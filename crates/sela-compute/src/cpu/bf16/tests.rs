@@ -72,13 +72,11 @@ impl Case {
             at: c.as_mut_ptr(),
             stride: self.outputs,
         };
-        let shares = match apart {
-            true => (0..packed.units()).map(|unit| unit..unit + 1).collect(),
-            false => vec![0..packed.units()],
-        };
-        for share in shares {
+        let all = packed.units();
+        let each = if apart { 1 } else { all };
+        for unit in (0..all).step_by(each) {
             // SAFETY: `a` and `c` are `rows` rows of inputs and outputs.
-            unsafe { packed.apply(rows, a, share, to, keep) };
+            unsafe { packed.apply(rows, a, unit..unit + each, to, keep) };
         }
         c
     }
