@@ -44,7 +44,7 @@ struct BertFile {
     #[serde(default = "default_token_types")]
     type_vocab_size: usize,
     #[serde(default = "default_epsilon")]
-    layer_norm_eps: f32,
+    layer_norm_eps: f64,
     #[serde(default = "default_activation")]
     hidden_act: String,
     position_embedding_type: Option<String>,
@@ -54,7 +54,7 @@ fn default_token_types() -> usize {
     2
 }
 
-fn default_epsilon() -> f32 {
+fn default_epsilon() -> f64 {
     1e-12
 }
 
@@ -130,7 +130,7 @@ impl Config {
             vocabulary: bert.vocab_size,
             positions,
             token_types: bert.type_vocab_size,
-            epsilon: bert.layer_norm_eps,
+            epsilon: bert.layer_norm_eps as f32,
             // There is no embedding for a position beyond the table, whatever is declared.
             tokens_max: declared.unwrap_or(positions).min(positions),
             pooling,
@@ -197,8 +197,8 @@ fn check_sizes(bert: &BertFile) -> Result<(), Error> {
         return Err(bad(CONFIG, reason));
     }
     let epsilon = bert.layer_norm_eps;
-    if !epsilon.is_finite() || epsilon < 0.0 {
-        return Err(bad(CONFIG, format!("layer_norm_eps is {epsilon}")));
+    if !(epsilon as f32).is_finite() || epsilon < 0.0 {
+        return Err(bad(CONFIG, format!("layer_norm_eps is {epsilon:?}")));
     }
     Ok(())
 }

@@ -178,7 +178,7 @@ fn impossible_numbers_are_named() {
         ),
         (
             |f| config(f, "layer_norm_eps", json!(1e300)),
-            "the model file `config.json` is not valid: layer_norm_eps is inf",
+            "the model file `config.json` is not valid: layer_norm_eps is 1e300",
         ),
         (
             |f| config(f, "num_hidden_layers", json!(1u64 << 60)),

@@ -159,7 +159,7 @@ fn batch_invariance(engine: &Engine) -> Result<Outcome> {
         }
     };
     for (at, text) in texts.iter().enumerate() {
-        let alone = engine.embed(text)?;
+        let alone = engine.embed_batch(&[text])?.vectors;
         compare("alone", &[at], &alone, alone.len());
     }
     let backwards: Vec<usize> = (0..texts.len()).rev().collect();
