@@ -1,5 +1,6 @@
 //! What all commands share: where things live, how to speak, when to stop.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -100,6 +101,8 @@ impl Failure {
 pub(crate) struct App {
     pub(crate) global: Global,
     options: Options,
+    /// The engine opened last, to tell what it did.
+    engine: RefCell<Option<Engine>>,
     stop: Stop,
 }
 
@@ -115,23 +118,48 @@ impl App {
         }
         options.model.clone_from(&global.model);
         options.dtype = global.dtype.into();
+        options.device = global.device.first().copied().unwrap_or_default();
+        options.gpu_cache = global.gpu_cache.unwrap_or(options.gpu_cache);
         options.threads = global.threads;
         options.models = model_options();
         Ok(Self {
             global,
             options,
+            engine: RefCell::new(None),
             stop: Stop::listen(),
         })
     }
 
     /// An engine; the model is opened when it is needed, and must be here then.
     pub(crate) fn engine(&self) -> Result<Engine> {
-        Ok(Engine::open(self.options.clone())?)
+        let engine = Engine::open(self.options.clone())?;
+        self.engine.replace(Some(engine.clone()));
+        Ok(engine)
+    }
+
+    /// An engine for work on its device: one that was asked for and is not there is told first.
+    pub(crate) fn engine_at_work(&self) -> Result<Engine> {
+        let engine = self.engine()?;
+        if self.options.device.insists() {
+            engine.device()?;
+        }
+        Ok(engine)
+    }
+
+    /// Writes what was done to the file of `--stats`, if one is named.
+    pub(crate) fn write_stats(&self) -> Result<()> {
+        let Some(path) = &self.global.stats else {
+            return Ok(());
+        };
+        let stats = self.engine.borrow().as_ref().map(Engine::stats);
+        let text = serde_json::to_string_pretty(&stats.unwrap_or_default())
+            .map_err(|e| Failure::say(e.to_string()))?;
+        std::fs::write(path, text + "\n").map_err(Failure::file("write", path))
     }
 
     /// An engine with its model here, fetched now if need be.
     pub(crate) fn engine_with_model(&self) -> Result<Engine> {
-        let engine = self.engine()?;
+        let engine = self.engine_at_work()?;
         let name = &self.options.model;
         self.pulling(name, |watch| engine.models().find_or_pull(name, watch))?;
         engine.encoder()?;

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sela::DeviceChoice;
+
+use crate::size;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -13,6 +16,8 @@ Exit codes:
 
 Environment:
   SELA_HOME, SELA_DATA     as `--home` and `--data`
+  SELA_DEVICE              as `--device`
+  SELA_GPU_CACHE           as `--gpu-cache`
   SELA_HUB or HF_ENDPOINT  the model hub to fetch from
   SELA_OFFLINE             when set, nothing is fetched
   NO_COLOR                 when set, no colours
@@ -64,9 +69,33 @@ pub(crate) struct Global {
         help = "The precision promised for vectors: auto, f32, bf16"
     )]
     pub(crate) dtype: Dtype,
+    /// Where the heavy work is done: auto, cpu, gpu, gpu:N for GPU number N; `bench` takes several,
+    /// joined by commas [default: auto: the best GPU, without one the CPU]
+    #[arg(
+        long,
+        global = true,
+        env = "SELA_DEVICE",
+        value_name = "DEVICE",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub(crate) device: Vec<DeviceChoice>,
+    /// Vectors kept in the GPU's memory, such as 512MiB [default: 2GiB]
+    #[arg(
+        long,
+        global = true,
+        env = "SELA_GPU_CACHE",
+        value_name = "SIZE",
+        value_parser = size::parse,
+        hide_env_values = true
+    )]
+    pub(crate) gpu_cache: Option<u64>,
     /// Threads to use at most [default: all]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Write what was done and on which device to a file as JSON when the command ends
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) stats: Option<PathBuf>,
     /// Say more about what is done; twice for even more
     #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
     pub(crate) verbose: u8,
@@ -201,6 +230,9 @@ pub(crate) struct Search {
     /// How nearness is measured: cosine, dot, l2 [default: as the collection was made for]
     #[arg(long, hide_possible_values = true)]
     pub(crate) metric: Option<Metric>,
+    /// Tell where the search was done and why there; with `--json` as the last line
+    #[arg(long)]
+    pub(crate) explain: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }
@@ -267,7 +299,8 @@ pub(crate) enum Model {
 
 #[derive(Args, Debug)]
 pub(crate) struct Bench {
-    /// What to measure, joined by commas: single, batch, bulk, long, search, coldstart, memory
+    /// What to measure, joined by commas: single, batch, bulk, long, search, rag, storage, coldstart,
+    /// memory
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) only: Vec<sela::bench::Workload>,
     /// Runs of each measurement; the median is told

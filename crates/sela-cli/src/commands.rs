@@ -19,6 +19,12 @@ use crate::args::Command;
 
 /// Runs a command.
 pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
+    if app.global.device.len() > 1 && !matches!(command, Command::Bench(_)) {
+        return Err(Failure::say(format!(
+            "there are {} devices, and only `bench` takes more than one",
+            app.global.device.len()
+        )));
+    }
     match command {
         Command::Embed(args) => embed::run(app, &args),
         Command::Index(args) => index::run(app, &args),

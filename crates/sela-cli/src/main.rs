@@ -7,6 +7,7 @@ mod commands;
 mod npy;
 mod part;
 mod readers;
+mod size;
 mod table;
 
 use std::fmt;
@@ -25,7 +26,11 @@ use args::{Cli, Global};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(&cli.global);
-    let ended = App::new(cli.global).and_then(|app| commands::run(&app, cli.command));
+    let ended = App::new(cli.global).and_then(|app| {
+        let outcome = commands::run(&app, cli.command)?;
+        app.write_stats()?;
+        Ok(outcome)
+    });
     match ended {
         Ok(outcome) => ExitCode::from(outcome as u8),
         Err(Failure::BrokenPipe) => ExitCode::from(Outcome::Done as u8),

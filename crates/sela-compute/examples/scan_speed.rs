@@ -35,7 +35,7 @@ impl Memory {
 }
 
 impl Rows for Memory {
-    fn bytes(&self) -> Result<&[u8], BoxError> {
+    fn chunk(&self, _: u32) -> Result<&[u8], BoxError> {
         Ok(&self.bytes[self.skip..])
     }
 }
@@ -62,7 +62,9 @@ fn best(scan: &CpuScan, rows: &Memory, record: Record, queries: Queries<'_>) -> 
         let block = Block {
             rows,
             len,
+            chunk_rows: len,
             record,
+            page: None,
             live: None,
             seqs: Seqs::Run(0),
         };

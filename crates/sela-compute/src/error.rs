@@ -43,11 +43,22 @@ pub enum Error {
     /// A kernel gave a wrong answer.
     #[error("self-test of {0}")]
     SelfTest(String),
+    /// A device failed: it is gone, out of memory, or refuses what every device should do. The
+    /// request may be served by another.
+    #[error("{what}: {reason}")]
+    Device {
+        /// The device.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
     /// The rows of a block could not be read.
-    #[error("block {block} could not be read")]
+    #[error("chunk {chunk} of block {block} could not be read")]
     Rows {
         /// Number of the block.
         block: usize,
+        /// Number of the chunk in the block.
+        chunk: u32,
         /// Why.
         source: BoxError,
     },

@@ -54,17 +54,175 @@ pub struct CpuFacts {
     pub memory_bytes: Option<u64>,
 }
 
+/// The system's interface to a GPU, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum GpuBackend {
+    /// Apple's Metal.
+    Metal,
+    /// Vulkan.
+    Vulkan,
+    /// Microsoft's Direct3D 12.
+    Dx12,
+    /// Something else.
+    Other,
+}
+
+impl fmt::Display for GpuBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Metal => "Metal",
+            Self::Vulkan => "Vulkan",
+            Self::Dx12 => "DX12",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// What a GPU is made of, the preferred kind first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum GpuKind {
+    /// A card with memory of its own.
+    Discrete,
+    /// A part of the processor, sharing its memory.
+    Integrated,
+    /// A share of a card, lent to a virtual machine.
+    Virtual,
+    /// Unknown.
+    Other,
+    /// The CPU playing a GPU: for tests, and used only when it is asked for.
+    Software,
+}
+
+impl fmt::Display for GpuKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Virtual => "virtual",
+            Self::Other => "unknown kind",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// Numbers that a matrix unit takes or sums up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MatrixNumber {
+    /// IEEE half precision.
+    F16,
+    /// IEEE single precision.
+    F32,
+}
+
+/// A product that a GPU's matrix unit computes: `m` x `k` times `k` x `n`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MatrixShape {
+    /// Rows of the product.
+    pub m: u32,
+    /// Columns of the product.
+    pub n: u32,
+    /// Depth.
+    pub k: u32,
+    /// What is multiplied.
+    pub operands: MatrixNumber,
+    /// What is summed up in.
+    pub sums: MatrixNumber,
+}
+
+/// What Apple's Metal tells of a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetalFacts {
+    /// Generation of Apple's own GPUs: 7 for M1, 8 for M2, 9 for M3 and M4, 10 for M5; 0 for others.
+    pub apple_family: u32,
+    /// Whether it has the features of Metal 3.
+    pub metal3: bool,
+    /// Whether the device and the system have the features of Metal 4.
+    pub metal4: bool,
+    /// Version of macOS: major and minor.
+    pub macos: (u32, u32),
+}
+
+/// Facts about a GPU.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct GpuFacts {
+    /// Its number, as `gpu:N` asks for it.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// The interface to it.
+    pub backend: GpuBackend,
+    /// What it is made of.
+    pub kind: GpuKind,
+    /// The driver with its version.
+    pub driver: String,
+    /// PCI number of the maker; 0 when unknown.
+    pub vendor: u32,
+    /// PCI number of the device; 0 when unknown.
+    pub device: u32,
+    /// Whether it shares the CPU's memory.
+    pub unified_memory: bool,
+    /// Whether shaders may use half precision.
+    pub f16: bool,
+    /// Least and greatest number of threads in a subgroup, if there are subgroup operations.
+    pub subgroup: Option<(u32, u32)>,
+    /// Products of its matrix units that shaders can reach.
+    pub matrix: Vec<MatrixShape>,
+    /// Bytes of immediate data a dispatch can be given.
+    pub immediate_bytes: u32,
+    /// Largest part of a buffer that a kernel can see, in bytes.
+    pub binding_bytes: u64,
+    /// Largest buffer in bytes.
+    pub buffer_bytes: u64,
+    /// Memory that the threads of a workgroup share, in bytes.
+    pub workgroup_bytes: u32,
+    /// Most threads of a workgroup.
+    pub workgroup_threads: u32,
+    /// Memory the system recommends to stay within, in bytes, when it tells.
+    pub memory_bytes: Option<u64>,
+    /// What Metal tells.
+    pub metal: Option<MetalFacts>,
+}
+
+impl GpuFacts {
+    /// Whether its matrix unit multiplies f16 squares of side `side` into f32 sums.
+    pub fn has_matrix(&self, side: u32) -> bool {
+        let wanted = MatrixShape {
+            m: side,
+            n: side,
+            k: side,
+            operands: MatrixNumber::F16,
+            sums: MatrixNumber::F32,
+        };
+        self.f16 && self.matrix.contains(&wanted)
+    }
+}
+
 /// Everything a plan is made from.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Inventory {
     /// The CPU.
     pub cpu: CpuFacts,
+    /// The GPUs, the preferred one first.
+    pub gpus: Vec<GpuFacts>,
 }
 
 impl Inventory {
-    /// Asks the machine. Takes well under a millisecond.
+    /// Asks the machine. The GPUs are asked for once a process, which takes tens of milliseconds
+    /// where there is a driver; the rest takes well under a millisecond.
     pub fn probe() -> Self {
+        Self {
+            #[cfg(feature = "gpu")]
+            gpus: crate::gpu::adapters(),
+            ..Self::probe_cpu()
+        }
+    }
+
+    /// Asks the machine for its CPU only, as if it had no GPU.
+    pub fn probe_cpu() -> Self {
         let cpu = CpuFacts {
             name: cpu_name(),
             arch: std::env::consts::ARCH,
@@ -73,7 +231,10 @@ impl Inventory {
             bf16: crate::cpu::bf16::unit(),
             memory_bytes: memory_bytes(),
         };
-        Self { cpu }
+        Self {
+            cpu,
+            gpus: Vec::new(),
+        }
     }
 }
 

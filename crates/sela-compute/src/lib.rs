@@ -2,6 +2,8 @@
 
 pub mod encode;
 pub mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod inventory;
 pub mod isa;
 pub mod plan;
@@ -18,5 +20,5 @@ pub use cpu::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 pub use error::Error;
 pub use inventory::Inventory;
 pub use isa::Isa;
-pub use plan::{Arithmetic, Plan, PlanOptions, Precision, Tier, plan};
+pub use plan::{Arithmetic, DeviceChoice, GpuPlan, Plan, PlanOptions, Precision, Tier, UnknownDevice, plan};
 pub use selftest::{scan_self_test, self_test};

@@ -4,15 +4,22 @@
 //! may later veto a choice and fall to the next one; they never change the order.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::error::Error;
-use crate::inventory::{Bf16Unit, Inventory};
+use crate::inventory::{Bf16Unit, GpuFacts, GpuKind, Inventory};
 use crate::isa::Isa;
 
 /// A path through the code, from the fastest silicon to the most common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Tier {
+    /// A GPU through the features of Metal 4.
+    Metal4,
+    /// A GPU through Metal 3.
+    Metal3,
+    /// Any other GPU: Vulkan, DX12, older Metal.
+    Gpu,
     /// The CPU's own units.
     Cpu,
 }
@@ -20,8 +27,85 @@ pub enum Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Metal4 => "metal4",
+            Self::Metal3 => "metal3",
+            Self::Gpu => "gpu",
             Self::Cpu => "cpu",
         })
+    }
+}
+
+impl Tier {
+    /// The path that a GPU takes.
+    ///
+    /// A tier is a path through the code and no label: a GPU that could do Metal 4 is of the tier
+    /// `Metal3` as long as it runs the kernels of Metal 3.
+    pub fn of(gpu: &GpuFacts) -> Self {
+        match &gpu.metal {
+            Some(metal) if metal.metal3 => Self::Metal3,
+            _ => Self::Gpu,
+        }
+    }
+}
+
+/// Where the caller wants work to be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DeviceChoice {
+    /// The best GPU if there is one, and the CPU if not.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The best GPU; an error if there is none.
+    Gpu,
+    /// The GPU of that number; an error if there is none. The only way to a software adapter.
+    Number(usize),
+}
+
+impl DeviceChoice {
+    /// Whether the caller insists on a GPU.
+    pub fn insists(self) -> bool {
+        matches!(self, Self::Gpu | Self::Number(_))
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu => f.write_str("gpu"),
+            Self::Number(number) => write!(f, "gpu:{number}"),
+        }
+    }
+}
+
+/// A device that is not `auto`, `cpu`, `gpu` or `gpu:N`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no device: say auto, cpu, gpu, or gpu:N for GPU number N")]
+pub struct UnknownDevice(String);
+
+impl FromStr for DeviceChoice {
+    type Err = UnknownDevice;
+
+    /// Reads what `Display` writes.
+    ///
+    /// ```
+    /// use sela_compute::DeviceChoice;
+    ///
+    /// assert_eq!("gpu:1".parse(), Ok(DeviceChoice::Number(1)));
+    /// assert!("cuda".parse::<DeviceChoice>().is_err());
+    /// ```
+    fn from_str(text: &str) -> Result<Self, UnknownDevice> {
+        let lower = text.to_ascii_lowercase();
+        let number = lower.strip_prefix("gpu:").map(str::parse);
+        match (lower.as_str(), number) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("gpu", _) => Ok(Self::Gpu),
+            (_, Some(Ok(number))) => Ok(Self::Number(number)),
+            _ => Err(UnknownDevice(text.to_owned())),
+        }
     }
 }
 
@@ -33,7 +117,7 @@ pub enum Precision {
     Auto,
     /// At most 1e-5 from f32 in every number.
     F32,
-    /// Cosine to f32 of at least 0.999, 0.9999 in the mean.
+    /// Cosine to f32 of at least 0.999, 0.9999 in the mean: bf16 on a CPU, f16 on a GPU.
     Bf16,
 }
 
@@ -46,6 +130,8 @@ pub enum Arithmetic {
     Bf16x3,
     /// bf16 products with f32 sums.
     Bf16,
+    /// f16 products with f32 sums, activations kept in f16.
+    F16,
 }
 
 impl fmt::Display for Arithmetic {
@@ -54,6 +140,7 @@ impl fmt::Display for Arithmetic {
             Self::F32 => "f32",
             Self::Bf16x3 => "bf16x3",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         })
     }
 }
@@ -61,6 +148,8 @@ impl fmt::Display for Arithmetic {
 /// What the caller wants; the defaults suit everyone who has no reason to differ.
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
+    /// Where to work.
+    pub device: DeviceChoice,
     /// The promise about the vectors. `Auto` unless stored vectors must match another machine's.
     pub precision: Precision,
     /// An instruction set to insist on: for tests and comparisons.
@@ -71,11 +160,24 @@ pub struct PlanOptions {
     pub threads: Option<usize>,
 }
 
+/// A GPU to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuPlan {
+    /// Its number.
+    pub index: usize,
+    /// The path through the code.
+    pub tier: Tier,
+    /// Arithmetics of the encoder to try, the preferred one first. Never empty.
+    pub arithmetics: Vec<Arithmetic>,
+}
+
 /// The choice, its alternatives in order, and the reasons.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The tier.
+    /// The tier, if nothing is vetoed.
     pub tier: Tier,
+    /// The GPU to try before the CPU.
+    pub gpu: Option<GpuPlan>,
     /// Instruction sets to try, the preferred one first. Never empty.
     pub isas: Vec<Isa>,
     /// Arithmetics to try, the preferred one first. Never empty.
@@ -92,9 +194,10 @@ pub const THREADS_MAX: usize = 1024;
 /// Chooses for the machine `inventory` what `options` ask for.
 ///
 /// ```
-/// use sela_compute::{Inventory, PlanOptions, Tier, plan};
+/// use sela_compute::{DeviceChoice, Inventory, PlanOptions, Tier, plan};
 ///
-/// let plan = plan(&Inventory::probe(), &PlanOptions::default())?;
+/// let options = PlanOptions { device: DeviceChoice::Cpu, ..PlanOptions::default() };
+/// let plan = plan(&Inventory::probe_cpu(), &options)?;
 /// assert_eq!(plan.tier, Tier::Cpu);
 /// # Ok::<(), sela_compute::Error>(())
 /// ```
@@ -108,7 +211,11 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
             limit: THREADS_MAX,
         });
     }
-    let mut reasons = vec!["this build has no GPU kernels: everything runs on the CPU".to_owned()];
+    let mut reasons = Vec::new();
+    let gpu = choose_gpu(&inventory.gpus, options, &mut reasons)?;
+    if gpu.is_none() && options.arithmetic == Some(Arithmetic::F16) {
+        return Err(Error::Missing("f16 arithmetic on the CPU".into()));
+    }
     let isas = match options.isa {
         Some(isa) if !cpu.isas.contains(&isa) => {
             return Err(Error::Missing(format!("{isa} instructions")));
@@ -129,11 +236,115 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
     let unit = cpu.bf16.filter(|_| isas[0] == Isa::Avx512);
     let arithmetics = arithmetics(unit, options, &mut reasons);
     Ok(Plan {
-        tier: Tier::Cpu,
+        tier: gpu.as_ref().map_or(Tier::Cpu, |gpu| gpu.tier),
+        gpu,
         isas,
         arithmetics,
         threads,
         reasons,
+    })
+}
+
+/// The GPU to try first, if any.
+fn choose_gpu(
+    gpus: &[GpuFacts],
+    options: &PlanOptions,
+    reasons: &mut Vec<String>,
+) -> Result<Option<GpuPlan>, Error> {
+    let named = |gpu: &GpuFacts| {
+        format!(
+            "gpu:{} {} ({}, {})",
+            gpu.index, gpu.name, gpu.backend, gpu.kind
+        )
+    };
+    let list = || match gpus {
+        [] if cfg!(feature = "gpu") => "there is none".to_owned(),
+        [] => "this build has no GPU kernels".to_owned(),
+        gpus => format!(
+            "there is {}",
+            gpus.iter().map(named).collect::<Vec<_>>().join(", ")
+        ),
+    };
+    let hardware = || gpus.iter().find(|gpu| gpu.kind != GpuKind::Software);
+    // An instruction set and some arithmetics are the CPU's alone.
+    let of_cpu = matches!(options.arithmetic, Some(Arithmetic::Bf16 | Arithmetic::Bf16x3));
+    let cpu_only = (options.isa.is_some() || of_cpu) && !options.device.insists();
+    let chosen = match options.device {
+        DeviceChoice::Cpu => {
+            reasons.push("the CPU because it was asked for".into());
+            None
+        }
+        _ if cpu_only => None,
+        DeviceChoice::Number(number) => match gpus.iter().find(|gpu| gpu.index == number) {
+            Some(gpu) => Some(gpu),
+            None => return Err(Error::Missing(format!("GPU number {number}: {}", list()))),
+        },
+        DeviceChoice::Gpu => match hardware() {
+            Some(gpu) => Some(gpu),
+            None => return Err(Error::Missing(format!("GPU of hardware: {}", list()))),
+        },
+        DeviceChoice::Auto => {
+            let gpu = hardware();
+            if gpu.is_none() {
+                reasons.push(match gpus {
+                    [] => format!("the CPU because of GPUs {}", list()),
+                    _ => format!("the CPU because there are software GPUs only: {}", list()),
+                });
+            }
+            gpu
+        }
+    };
+    let Some(gpu) = chosen else { return Ok(None) };
+    let tier = Tier::of(gpu);
+    reasons.push(format!(
+        "{} of the GPUs {}",
+        named(gpu),
+        match options.device {
+            DeviceChoice::Number(_) => "because it was asked for",
+            _ => "because it is the first that is hardware",
+        }
+    ));
+    if gpu.metal.as_ref().is_some_and(|metal| metal.metal4) {
+        reasons.push("Metal 4 capable, Metal 3 kernels".into());
+    }
+    let arithmetics = gpu_arithmetics(gpu, options, reasons)?;
+    Ok(Some(GpuPlan {
+        index: gpu.index,
+        tier,
+        arithmetics,
+    }))
+}
+
+/// Arithmetics of the encoder on a GPU, the preferred one first.
+fn gpu_arithmetics(
+    gpu: &GpuFacts,
+    options: &PlanOptions,
+    reasons: &mut Vec<String>,
+) -> Result<Vec<Arithmetic>, Error> {
+    let has = |arithmetic| match arithmetic {
+        Arithmetic::F16 => gpu.f16,
+        Arithmetic::F32 => true,
+        Arithmetic::Bf16 | Arithmetic::Bf16x3 => false,
+    };
+    if let Some(arithmetic) = options.arithmetic {
+        return match has(arithmetic) {
+            true => Ok(vec![arithmetic]),
+            false => Err(Error::Missing(format!(
+                "{arithmetic} arithmetic on {}",
+                gpu.name
+            ))),
+        };
+    }
+    Ok(match options.precision {
+        Precision::F32 => vec![Arithmetic::F32],
+        Precision::Auto | Precision::Bf16 if gpu.f16 => {
+            reasons.push("f16 products with f32 sums on the GPU".into());
+            vec![Arithmetic::F16, Arithmetic::F32]
+        }
+        Precision::Auto | Precision::Bf16 => {
+            reasons.push("f32 on the GPU, which has no f16".into());
+            vec![Arithmetic::F32]
+        }
     })
 }
 
@@ -142,9 +353,13 @@ fn arithmetics(
     options: &PlanOptions,
     reasons: &mut Vec<String>,
 ) -> Vec<Arithmetic> {
-    if let Some(arithmetic) = options.arithmetic {
-        reasons.push(format!("{arithmetic} products because they were asked for"));
-        return vec![arithmetic];
+    match options.arithmetic {
+        // The GPU's; should it fail, the CPU does as it does best.
+        None | Some(Arithmetic::F16) => {}
+        Some(arithmetic) => {
+            reasons.push(format!("{arithmetic} products because they were asked for"));
+            return vec![arithmetic];
+        }
     }
     let f32_grade = match unit {
         Some(unit) if unit.is_matrix() => {
@@ -178,7 +393,7 @@ fn arithmetics(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::CpuFacts;
+    use crate::inventory::{CpuFacts, GpuBackend, MetalFacts};
 
     fn machine(isas: &[Isa], bf16: Option<Bf16Unit>) -> Inventory {
         let cpu = CpuFacts {
@@ -189,7 +404,10 @@ mod tests {
             bf16,
             memory_bytes: None,
         };
-        Inventory { cpu }
+        Inventory {
+            cpu,
+            gpus: Vec::new(),
+        }
     }
 
     #[test]
@@ -246,5 +464,104 @@ mod tests {
             ..PlanOptions::default()
         };
         assert!(plan(&inventory, &options).is_err());
+    }
+
+    fn gpu(index: usize, kind: GpuKind) -> GpuFacts {
+        GpuFacts {
+            index,
+            name: format!("number {index}"),
+            backend: GpuBackend::Vulkan,
+            kind,
+            driver: String::new(),
+            vendor: 0,
+            device: 0,
+            unified_memory: false,
+            f16: true,
+            subgroup: None,
+            matrix: Vec::new(),
+            immediate_bytes: 128,
+            binding_bytes: 1 << 27,
+            buffer_bytes: 1 << 31,
+            workgroup_bytes: 1 << 15,
+            workgroup_threads: 1024,
+            memory_bytes: None,
+            metal: None,
+        }
+    }
+
+    fn planned(gpus: &[GpuFacts], device: DeviceChoice) -> Result<Plan, Error> {
+        let mut inventory = machine(&[Isa::Plain], None);
+        inventory.gpus = gpus.to_vec();
+        let options = PlanOptions {
+            device,
+            ..PlanOptions::default()
+        };
+        plan(&inventory, &options)
+    }
+
+    #[test]
+    fn a_gpu_is_chosen_by_what_it_is_and_what_was_asked() {
+        use DeviceChoice::{Auto, Cpu, Gpu, Number};
+        let both = [gpu(0, GpuKind::Discrete), gpu(1, GpuKind::Software)];
+        let software = [gpu(0, GpuKind::Software)];
+        let index = |gpus: &[GpuFacts], device| {
+            let plan = planned(gpus, device).unwrap();
+            assert!(!plan.reasons.is_empty() && !plan.isas.is_empty());
+            assert_eq!(plan.gpu.is_none(), plan.tier == Tier::Cpu);
+            plan.gpu.map(|gpu| gpu.index)
+        };
+        assert_eq!(index(&both, Auto), Some(0));
+        assert_eq!(index(&both, Gpu), Some(0));
+        assert_eq!(index(&both, Number(1)), Some(1));
+        assert_eq!(index(&both, Cpu), None);
+        assert_eq!(index(&software, Auto), None);
+        assert_eq!(index(&software, Number(0)), Some(0));
+        assert_eq!(index(&[], Auto), None);
+        for (gpus, device) in [(&software[..], Gpu), (&both[..], Number(2)), (&[], Gpu)] {
+            let error = planned(gpus, device).unwrap_err().to_string();
+            let named = gpus.iter().all(|gpu| error.contains(&gpu.name));
+            assert!(
+                named && error.starts_with("this machine has no GPU"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn metal_4_is_told_and_not_claimed() {
+        let mut mac = gpu(0, GpuKind::Integrated);
+        mac.metal = Some(MetalFacts {
+            apple_family: 10,
+            metal3: true,
+            metal4: true,
+            macos: (26, 0),
+        });
+        let plan = planned(&[mac], DeviceChoice::Auto).unwrap();
+        assert_eq!(plan.tier, Tier::Metal3);
+        let told = "Metal 4 capable, Metal 3 kernels";
+        assert!(plan.reasons.iter().any(|r| r == told), "{:?}", plan.reasons);
+    }
+
+    #[test]
+    fn a_gpu_without_f16_computes_in_f32() {
+        let mut plain = gpu(0, GpuKind::Discrete);
+        plain.f16 = false;
+        let plan = planned(&[plain], DeviceChoice::Auto).unwrap();
+        assert_eq!(plan.gpu.unwrap().arithmetics, [Arithmetic::F32]);
+        let plan = planned(&[gpu(0, GpuKind::Discrete)], DeviceChoice::Auto).unwrap();
+        let expected = [Arithmetic::F16, Arithmetic::F32];
+        assert_eq!(plan.gpu.unwrap().arithmetics, expected);
+    }
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for text in ["auto", "cpu", "gpu", "gpu:0", "gpu:12"] {
+            let choice: DeviceChoice = text.parse().unwrap();
+            assert_eq!(choice.to_string(), text);
+        }
+        for text in ["", "gpu:", "gpu:-1", "gpu:x", "metal", "cpu:0"] {
+            let error = text.parse::<DeviceChoice>().unwrap_err().to_string();
+            assert!(error.contains(&format!("{text:?}")), "{error}");
+        }
     }
 }

@@ -2,9 +2,15 @@
 //!
 //! A backend scores blocks of rows against packed queries and keeps, for each query, the best `k`;
 //! the matrix of all scores is never written. Where a block's rows are while they are scanned is
-//! the backend's affair: in place, or in a page that it uploads, waits for and evicts. An answer is ordered by the canonical
-//! score of [`crate::reference`] and, among equals, by the row's sequence number, so it is the
-//! same on every backend, for every number of threads and every layout of blocks.
+//! the backend's affair: in place, or in a page that it uploads, waits for and evicts. An answer
+//! is ordered by the canonical score of [`crate::reference`] and, among equals, by the row's
+//! sequence number, so it is the same on every backend, for every number of threads and every
+//! layout of blocks.
+//!
+//! A block is long, some MiB, so that a search over millions of rows handles few of them; its
+//! bytes come in **chunks**, which are as short as a checksum wants them.
+
+use std::ops::Range;
 
 use crate::error::{BoxError, Error};
 
@@ -74,28 +80,45 @@ impl Seqs<'_> {
     }
 }
 
-/// Where the bytes of a block come from. Called by the worker that scans the block, so that a
-/// checksum is verified (or a page read) by many threads at once.
+/// Where the bytes of a block come from. Called by the worker that scans a chunk, so that
+/// checksums are verified (or pages read) by many threads at once.
 pub trait Rows: Sync {
-    /// The rows' bytes, `rows * dim * record.bytes()` of them, row after row.
-    fn bytes(&self) -> Result<&[u8], BoxError>;
+    /// The bytes of the rows of chunk `chunk`, row after row, `dim * record.bytes()` for each of
+    /// the chunk's rows.
+    fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError>;
 }
 
-impl Rows for [u8] {
-    fn bytes(&self) -> Result<&[u8], BoxError> {
+/// Rows of one chunk.
+impl Rows for Vec<u8> {
+    fn chunk(&self, _: u32) -> Result<&[u8], BoxError> {
         Ok(self)
     }
+}
+
+/// The name of a block's rows. Equal names promise equal bytes for the life of the process, so
+/// that a backend may keep a copy where it computes. Bitmaps and sequence numbers belong to a
+/// search, not to the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PageId {
+    /// Whose rows they are: a number that nothing else in the process has.
+    pub owner: u64,
+    /// Which of the owner's blocks.
+    pub page: u32,
 }
 
 /// A run of stored rows to be scanned.
 #[derive(Clone, Copy)]
 pub struct Block<'a> {
-    /// The rows' bytes.
+    /// The rows' bytes, chunk by chunk.
     pub rows: &'a dyn Rows,
     /// Number of rows.
     pub len: u32,
+    /// Rows in every chunk but the last: a multiple of 64, unless one chunk has all rows.
+    pub chunk_rows: u32,
     /// How the rows' numbers are kept.
     pub record: Record,
+    /// The name of the rows. `None`: they are never kept.
+    pub page: Option<PageId>,
     /// A bit per row, the lowest bit of the first word for row 0: whether it takes part. `None`
     /// means all do.
     pub live: Option<&'a [u64]>,
@@ -103,10 +126,20 @@ pub struct Block<'a> {
     pub seqs: Seqs<'a>,
 }
 
-impl Block<'_> {
-    /// Refuses tables that are too short for the rows.
+impl<'a> Block<'a> {
+    /// Refuses tables that are too short for the rows, and chunks that begin within a word of
+    /// the bitmap.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let rows = self.len as usize;
+        if self.chunk_rows < self.len
+            && (self.chunk_rows == 0 || !self.chunk_rows.is_multiple_of(64))
+        {
+            return Err(Error::Shape {
+                what: "rows of a chunk (a multiple of 64)".into(),
+                expected: (self.chunk_rows as usize).max(1).next_multiple_of(64),
+                found: self.chunk_rows as usize,
+            });
+        }
         let long_enough = |what: &str, expected: usize, found: usize| match found < expected {
             true => Err(Error::Shape {
                 what: what.into(),
@@ -123,6 +156,36 @@ impl Block<'_> {
             long_enough("sequence numbers of a block", rows, table.len())?;
         }
         Ok(())
+    }
+
+    /// Number of chunks.
+    pub(crate) fn chunks(&self) -> u32 {
+        self.len.div_ceil(self.chunk_rows.max(1))
+    }
+
+    /// The rows of a chunk.
+    pub(crate) fn chunk_range(&self, chunk: u32) -> Range<usize> {
+        let start = chunk as usize * self.chunk_rows as usize;
+        start..(start + self.chunk_rows as usize).min(self.len as usize)
+    }
+
+    /// The bytes of a chunk of this block, the search's block number `block`.
+    pub(crate) fn read(&self, dim: usize, block: usize, chunk: u32) -> Result<&'a [u8], Error> {
+        let bytes = self.rows.chunk(chunk).map_err(|source| Error::Rows {
+            block,
+            chunk,
+            source,
+        })?;
+        let number = self.record.bytes();
+        let expected = self.chunk_range(chunk).len() * dim * number;
+        if bytes.len() != expected {
+            return Err(Error::Shape {
+                what: format!("rows of chunk {chunk} of block {block}"),
+                expected: expected / number,
+                found: bytes.len() / number,
+            });
+        }
+        Ok(bytes)
     }
 }
 
@@ -221,8 +284,9 @@ pub trait Scan: Send + Sync {
 
 /// A search being recorded: one [`scan`](Self::scan) a block, then [`submit`](Self::submit).
 pub trait Scanning<'a> {
-    /// Scores a block's live rows against all queries and keeps the best of each. Its bytes are
-    /// asked for at most once, in this call or in [`submit`](Self::submit), on any thread.
+    /// Scores a block's live rows against all queries and keeps the best of each. A chunk's bytes
+    /// are asked for at most once, in this call or in [`submit`](Self::submit), on any thread:
+    /// only if it has a live row, or when the backend takes a copy of the whole block.
     fn scan(&mut self, block: Block<'a>) -> Result<(), Error>;
 
     /// Runs what was recorded and merges: for each query its nearest rows, the nearest first,

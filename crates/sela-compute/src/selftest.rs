@@ -3,6 +3,8 @@
 //! A self-test may only veto. It takes about a millisecond and covers every kernel of an
 //! instruction set at shapes that fill no tile.
 
+#[cfg(feature = "gpu")]
+mod gpu;
 mod scan;
 
 use crate::cpu::encode::CpuEncode;
@@ -15,11 +17,24 @@ use crate::isa::Isa;
 use crate::plan::Arithmetic;
 use crate::reference;
 
+#[cfg(feature = "gpu")]
+pub use self::gpu::{gpu_self_test, self_test_of};
 pub use self::scan::scan_self_test;
 
-const HIDDEN: usize = 48;
-const INNER: usize = 80;
-const HEADS: usize = 3;
+/// The size of a model to test with.
+#[derive(Clone, Copy)]
+struct Shape {
+    hidden: usize,
+    inner: usize,
+    heads: usize,
+}
+
+const SHAPE: Shape = Shape {
+    hidden: 48,
+    inner: 80,
+    heads: 3,
+};
+const SEED: u64 = 20;
 const VOCABULARY: usize = 64;
 const POSITIONS: usize = 40;
 const EPSILON: f32 = 1e-6;
@@ -54,43 +69,55 @@ impl Noise {
         })
     }
 
-    fn norm(&mut self) -> Result<NormTensors, Error> {
+    fn norm(&mut self, hidden: usize) -> Result<NormTensors, Error> {
         Ok(NormTensors {
-            weight: self.matrix(1, HIDDEN, 1.5)?,
-            bias: self.matrix(1, HIDDEN, 0.3)?,
+            weight: self.matrix(1, hidden, 1.5)?,
+            bias: self.matrix(1, hidden, 0.3)?,
         })
     }
 }
 
-fn embedding(noise: &mut Noise) -> Result<EmbeddingTensors, Error> {
-    Ok(EmbeddingTensors {
-        word: noise.matrix(VOCABULARY, HIDDEN, 1.0)?,
-        position: noise.matrix(POSITIONS, HIDDEN, 0.5)?,
-        token_type: noise.matrix(1, HIDDEN, 0.5)?,
-        norm: noise.norm()?,
-        epsilon: EPSILON,
-    })
+/// The weights of a model of one layer.
+struct Tensors {
+    embedding: EmbeddingTensors,
+    attention: AttentionTensors,
+    feed_forward: FeedForwardTensors,
 }
 
-fn attention(noise: &mut Noise) -> Result<AttentionTensors, Error> {
-    Ok(AttentionTensors {
-        query: noise.linear(HIDDEN, HIDDEN)?,
-        key: noise.linear(HIDDEN, HIDDEN)?,
-        value: noise.linear(HIDDEN, HIDDEN)?,
-        output: noise.linear(HIDDEN, HIDDEN)?,
-        norm: noise.norm()?,
-        epsilon: EPSILON,
-        heads: HEADS,
-    })
-}
-
-fn feed_forward(noise: &mut Noise) -> Result<FeedForwardTensors, Error> {
-    Ok(FeedForwardTensors {
-        up: noise.linear(INNER, HIDDEN)?,
-        down: noise.linear(HIDDEN, INNER)?,
-        norm: noise.norm()?,
-        epsilon: EPSILON,
-    })
+impl Tensors {
+    /// The same for the same shape, every time.
+    fn new(shape: Shape) -> Result<Self, Error> {
+        let noise = &mut Noise(SEED);
+        let Shape {
+            hidden,
+            inner,
+            heads,
+        } = shape;
+        Ok(Self {
+            embedding: EmbeddingTensors {
+                word: noise.matrix(VOCABULARY, hidden, 1.0)?,
+                position: noise.matrix(POSITIONS, hidden, 0.5)?,
+                token_type: noise.matrix(1, hidden, 0.5)?,
+                norm: noise.norm(hidden)?,
+                epsilon: EPSILON,
+            },
+            attention: AttentionTensors {
+                query: noise.linear(hidden, hidden)?,
+                key: noise.linear(hidden, hidden)?,
+                value: noise.linear(hidden, hidden)?,
+                output: noise.linear(hidden, hidden)?,
+                norm: noise.norm(hidden)?,
+                epsilon: EPSILON,
+                heads,
+            },
+            feed_forward: FeedForwardTensors {
+                up: noise.linear(inner, hidden)?,
+                down: noise.linear(hidden, inner)?,
+                norm: noise.norm(hidden)?,
+                epsilon: EPSILON,
+            },
+        })
+    }
 }
 
 fn add_linear(to: &mut [f32], from: &[f32], layer: &LinearTensors) {
@@ -105,19 +132,20 @@ fn apply_norm(row: &mut [f32], norm: &NormTensors) {
 }
 
 /// The vector of one sequence by the reference kernels.
-fn expected(
-    ids: &[u32],
-    embedding: &EmbeddingTensors,
-    attention: &AttentionTensors,
-    feed_forward: &FeedForwardTensors,
-) -> Vec<f32> {
+fn expected(ids: &[u32], tensors: &Tensors) -> Vec<f32> {
+    let Tensors {
+        embedding,
+        attention,
+        feed_forward,
+    } = tensors;
+    let [_, hidden] = embedding.word.shape();
     let (position, token_type) = (embedding.position.to_f32(), embedding.token_type.to_f32());
     let mut rows: Vec<Vec<f32>> = Vec::new();
     for (at, &id) in ids.iter().enumerate() {
-        let mut row = vec![0.0; HIDDEN];
+        let mut row = vec![0.0; hidden];
         embedding.word.read_row(id as usize, &mut row);
         for (i, x) in row.iter_mut().enumerate() {
-            *x += token_type[i] + position[at * HIDDEN + i];
+            *x += token_type[i] + position[at * hidden + i];
         }
         apply_norm(&mut row, &embedding.norm);
         rows.push(row);
@@ -129,9 +157,9 @@ fn expected(
             .collect()
     };
     let parts = [&attention.query, &attention.key, &attention.value].map(project);
-    let dim = HIDDEN / HEADS;
-    let mut context = vec![vec![0.0; HIDDEN]; ids.len()];
-    for head in 0..HEADS {
+    let dim = hidden / attention.heads;
+    let mut context = vec![vec![0.0; hidden]; ids.len()];
+    for head in 0..attention.heads {
         let columns = head * dim..(head + 1) * dim;
         let [q, k, v] = [0, 1, 2].map(|part: usize| -> Vec<f32> {
             parts[part]
@@ -154,15 +182,18 @@ fn expected(
         apply_norm(row, &feed_forward.norm);
     }
     let mean = |i: usize| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
-    let mean: Vec<f64> = (0..HIDDEN).map(mean).collect();
+    let mean: Vec<f64> = (0..hidden).map(mean).collect();
     let norm = mean.iter().map(|x| x * x).sum::<f64>().sqrt();
     mean.iter().map(|x| (x / norm) as f32).collect()
 }
 
-/// A batch of sequences whose lengths lie around the borders of lanes and tiles.
-fn batch() -> Ragged {
+/// Lengths around the borders of lanes and tiles.
+const LENGTHS: [usize; 11] = [1, 2, 5, 6, 7, 12, 13, 16, 17, 31, 33];
+
+/// A batch of sequences of those lengths.
+fn batch(lengths: &[usize]) -> Ragged {
     let mut batch = Ragged::new();
-    for len in [1usize, 2, 5, 6, 7, 12, 13, 16, 17, 31, 33] {
+    for &len in lengths {
         let ids: Vec<u32> = (0..len)
             .map(|i| ((i * 29 + len * 7) % VOCABULARY) as u32)
             .collect();
@@ -171,17 +202,73 @@ fn batch() -> Ragged {
     batch
 }
 
-fn run(backend: &CpuEncode, batch: &Ragged, seed: u64) -> Result<Vec<f32>, Error> {
-    let mut noise = Noise(seed);
-    let embedding = backend.embedding(embedding(&mut noise)?)?;
-    let attention = backend.attention(attention(&mut noise)?)?;
-    let feed_forward = backend.feed_forward(feed_forward(&mut noise)?)?;
-    let mut forward = backend.begin(batch)?;
-    forward.embed(&embedding)?;
-    forward.attend(&attention)?;
-    forward.feed_forward(&feed_forward)?;
-    forward.pool(Pooling::Mean, true)?;
-    forward.submit()?.wait()
+/// A model in a backend's layout.
+struct Model<'a, E: Encode> {
+    backend: &'a E,
+    embedding: E::Embedding,
+    attention: E::Attention,
+    feed_forward: E::FeedForward,
+}
+
+impl<'a, E: Encode> Model<'a, E> {
+    fn new(backend: &'a E, shape: Shape) -> Result<Self, Error> {
+        let tensors = Tensors::new(shape)?;
+        Ok(Self {
+            backend,
+            embedding: backend.embedding(tensors.embedding)?,
+            attention: backend.attention(tensors.attention)?,
+            feed_forward: backend.feed_forward(tensors.feed_forward)?,
+        })
+    }
+
+    fn run(&self, batch: &Ragged) -> Result<Vec<f32>, Error> {
+        let mut forward = self.backend.begin(batch)?;
+        forward.embed(&self.embedding)?;
+        forward.attend(&self.attention)?;
+        forward.feed_forward(&self.feed_forward)?;
+        forward.pool(Pooling::Mean, true)?;
+        forward.submit()?.wait()
+    }
+
+    /// The vectors of a batch, held against the reference, each sequence alone against itself
+    /// in the batch bit for bit. `what` is tested.
+    fn check(
+        &self,
+        shape: Shape,
+        batch: &Ragged,
+        tolerance: f32,
+        what: &str,
+    ) -> Result<Vec<f32>, Error> {
+        let all = self.run(batch)?;
+        let tensors = Tensors::new(shape)?;
+        for (i, found) in all.chunks_exact(shape.hidden).enumerate() {
+            let ids = &batch.ids()[batch.range(i)];
+            let expected = expected(ids, &tensors);
+            for (position, (x, y)) in found.iter().zip(&expected).enumerate() {
+                let off = (x - y).abs();
+                if off.is_nan() || off > tolerance {
+                    return Err(Error::SelfTest(format!(
+                        "{what}: number {position} of a sequence of {} tokens is {x}, not {y}",
+                        ids.len()
+                    )));
+                }
+            }
+            let mut alone = Ragged::new();
+            alone.push(ids);
+            let alone = self.run(&alone)?;
+            if !same_bits(&alone, found) {
+                return Err(Error::SelfTest(format!(
+                    "{what}: a sequence of {} tokens has other bits in a batch",
+                    ids.len()
+                )));
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
 
 /// Largest difference of a number that each arithmetic may show in the self-test.
@@ -189,47 +276,16 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
     match arithmetic {
         Arithmetic::F32 => 2e-6,
         Arithmetic::Bf16x3 => 2e-5,
-        Arithmetic::Bf16 => 1e-2,
+        Arithmetic::Bf16 | Arithmetic::F16 => 1e-2,
     }
 }
 
 /// Holds the kernels of `isa` with products in `arithmetic` against the reference, and each
 /// sequence alone against the same sequence in a batch, bit for bit. An error is a veto.
 pub fn self_test(isa: Isa, arithmetic: Arithmetic) -> Result<(), Error> {
-    const SEED: u64 = 20;
     let backend = CpuEncode::new(isa, arithmetic, 1)?;
-    let batch = batch();
-    let found = run(&backend, &batch, SEED)?;
-    let mut noise = Noise(SEED);
-    let embedding = embedding(&mut noise)?;
-    let attention = attention(&mut noise)?;
-    let feed_forward = feed_forward(&mut noise)?;
-    for (i, found) in found.chunks_exact(HIDDEN).enumerate() {
-        let ids = &batch.ids()[batch.range(i)];
-        let expected = expected(ids, &embedding, &attention, &feed_forward);
-        for (position, (x, y)) in found.iter().zip(&expected).enumerate() {
-            let off = (x - y).abs();
-            if off.is_nan() || off > tolerance(arithmetic) {
-                return Err(Error::SelfTest(format!(
-                    "{arithmetic} with {isa}: number {position} of a sequence of {} tokens is {x}, \
-                     not {y}",
-                    ids.len()
-                )));
-            }
-        }
-        let mut alone = Ragged::new();
-        alone.push(ids);
-        let alone = run(&backend, &alone, SEED)?;
-        if alone
-            .iter()
-            .zip(found)
-            .any(|(x, y)| x.to_bits() != y.to_bits())
-        {
-            return Err(Error::SelfTest(format!(
-                "{arithmetic} with {isa}: a sequence of {} tokens has other bits in a batch",
-                ids.len()
-            )));
-        }
-    }
+    let what = format!("{arithmetic} with {isa}");
+    let model = Model::new(&backend, SHAPE)?;
+    model.check(SHAPE, &batch(&LENGTHS), tolerance(arithmetic), &what)?;
     Ok(())
 }

@@ -103,7 +103,9 @@ fn threads_share_a_block() {
         let cut = 9_001 * dim;
         let blocks = [
             Held::new(&numbers[..cut], dim, record, 50_000),
-            Held::new(&numbers[cut..], dim, record, 0).with_live(|row| row % 3 != 0),
+            Held::new(&numbers[cut..], dim, record, 0)
+                .with_live(|row| row % 3 != 0)
+                .with_chunks(1_024),
         ];
         for metric in METRICS {
             for k in [1, 10, 5_000, 16_384] {
@@ -288,7 +290,7 @@ fn only_live_rows_are_found() {
 fn rows_need_no_alignment() {
     struct Shifted(Vec<u8>);
     impl Rows for Shifted {
-        fn bytes(&self) -> Result<&[u8], BoxError> {
+        fn chunk(&self, _: u32) -> Result<&[u8], BoxError> {
             Ok(&self.0[1..])
         }
     }
@@ -330,7 +332,7 @@ fn rows_need_no_alignment() {
 fn bytes_are_asked_for_once() {
     struct Counted(Vec<u8>, AtomicUsize);
     impl Rows for Counted {
-        fn bytes(&self) -> Result<&[u8], BoxError> {
+        fn chunk(&self, _: u32) -> Result<&[u8], BoxError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             Ok(&self.0)
         }
@@ -350,7 +352,9 @@ fn bytes_are_asked_for_once() {
     let block = Block {
         rows: &counted,
         len: len as u32,
+        chunk_rows: len as u32,
         record: Record::F32,
+        page: None,
         live: None,
         seqs: Seqs::Run(0),
     };
@@ -371,15 +375,77 @@ fn bytes_are_asked_for_once() {
     assert_eq!(dead.1.load(Ordering::Relaxed), 0);
 }
 
-/// A block that cannot be read fails the search and is named.
+/// Of a block in chunks, each with a live row is asked for once, the others never, whether a chunk
+/// is less than a piece of work or several.
 #[test]
-fn an_unreadable_block_is_named() {
-    struct Torn;
-    impl Rows for Torn {
-        fn bytes(&self) -> Result<&[u8], BoxError> {
-            Err("checksum differs".into())
+fn chunks_without_live_rows_are_not_asked_for() {
+    struct Counted(Vec<u8>, Vec<AtomicUsize>, usize);
+    impl Rows for Counted {
+        fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+            let chunk = chunk as usize;
+            self.1[chunk].fetch_add(1, Ordering::Relaxed);
+            let rest = &self.0[chunk * self.2..];
+            Ok(&rest[..self.2.min(rest.len())])
         }
     }
+    let (dim, len) = (64, 20_000);
+    for (isa, chunk_rows) in [(0, 64), (0, 8_192), (1, 1_024)] {
+        let isa = Isa::available()[isa % Isa::available().len()];
+        let counted = Counted(
+            vec![0; len * dim * 4],
+            (0..len.div_ceil(chunk_rows)).map(|_| 0.into()).collect(),
+            chunk_rows * dim * 4,
+        );
+        // Rows of the second chunk and of the last.
+        let mut words = vec![0u64; len.div_ceil(64)];
+        words[chunk_rows / 64] = 0b110;
+        words[(len - 1) / 64] = 1;
+        let block = Block {
+            rows: &counted,
+            len: len as u32,
+            chunk_rows: chunk_rows as u32,
+            record: Record::F32,
+            page: None,
+            live: Some(&words),
+            seqs: Seqs::Run(0),
+        };
+        let scan = CpuScan::new(isa, 4).unwrap();
+        let queries = Queries {
+            vectors: &vec![1.0; dim],
+            dim,
+            metric: Metric::Dot,
+            k: 5,
+        };
+        let mut scanning = scan.begin(queries).unwrap();
+        scanning.scan(block).unwrap();
+        let rows: Vec<u32> = scanning.submit().unwrap()[0]
+            .iter()
+            .map(|found| found.row)
+            .collect();
+        let second = chunk_rows as u32;
+        assert_eq!(rows, [second + 1, second + 2, (len - 1) as u32 / 64 * 64]);
+        for (chunk, count) in counted.1.iter().enumerate() {
+            let live = chunk == 1 || chunk == counted.1.len() - 1;
+            let count = count.load(Ordering::Relaxed);
+            assert_eq!(count, usize::from(live), "chunk {chunk} of {chunk_rows}");
+        }
+    }
+}
+
+/// A block that cannot be read fails the search and is named, and so is the chunk.
+#[test]
+fn an_unreadable_block_is_named() {
+    /// Its first chunk is whole.
+    struct Torn(Vec<u8>);
+    impl Rows for Torn {
+        fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+            match chunk {
+                0 => Ok(&self.0),
+                _ => Err("checksum differs".into()),
+            }
+        }
+    }
+    let torn = Torn(vec![0; 64 * 8 * 4]);
     let dim = 8;
     let good = Held::new(&vec![1.0; 10 * dim], dim, Record::F32, 0);
     for threads in THREADS {
@@ -392,14 +458,20 @@ fn an_unreadable_block_is_named() {
         };
         let mut scanning = scan.begin(queries).unwrap();
         let torn = Block {
-            rows: &Torn,
+            rows: &torn,
+            len: 150,
+            chunk_rows: 64,
             ..good.block(Record::F32)
         };
         for block in [good.block(Record::F32), torn, good.block(Record::F32)] {
             scanning.scan(block).unwrap();
         }
         match scanning.submit() {
-            Err(Error::Rows { block: 1, source }) => {
+            Err(Error::Rows {
+                block: 1,
+                chunk: 1,
+                source,
+            }) => {
                 assert_eq!(source.to_string(), "checksum differs");
             }
             other => panic!("{other:?}"),
@@ -529,6 +601,14 @@ fn wrong_shapes_of_blocks_are_refused() {
             ..
         })
     ));
+    // Chunks begin at whole words of the bitmap.
+    for chunk_rows in [0, 1, 63] {
+        let block = Block {
+            chunk_rows,
+            ..held.block(Record::F32)
+        };
+        assert!(matches!(scan_one(block), Some(Error::Shape { .. })));
+    }
     let mut scanning = scan.begin(one).unwrap();
     let mut short = held.clone();
     short.bytes.pop();

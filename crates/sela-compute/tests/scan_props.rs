@@ -73,7 +73,8 @@ impl Case {
                 held.seqs = Some(table.collect());
             }
             next += 1 + *rows as u64;
-            blocks.push(held);
+            let chunk = [*rows, 64, 128][dice.below(3)];
+            blocks.push(held.with_chunks(chunk));
         }
         // Sequences need not rise from block to block.
         blocks.reverse();

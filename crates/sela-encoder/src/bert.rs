@@ -1,6 +1,6 @@
 //! The model, written once over the silicon border.
 
-use sela_compute::encode::{Encode, Forward, Pooling, Ragged, Ticket};
+use sela_compute::encode::{Encode, Forward, Pooling, Ragged};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -47,8 +47,8 @@ impl<E: Encode> Bert<E> {
         &self.backend
     }
 
-    /// One vector a sequence, row after row.
-    pub(crate) fn forward(&self, batch: &Ragged) -> Result<Vec<f32>, Error> {
+    /// Starts a forward: one vector a sequence, row after row.
+    pub(crate) fn submit(&self, batch: &Ragged) -> Result<E::Ticket, Error> {
         let mut forward = self.backend.begin(batch)?;
         forward.embed(&self.embedding)?;
         for (attention, feed_forward) in &self.layers {
@@ -56,7 +56,7 @@ impl<E: Encode> Bert<E> {
             forward.feed_forward(feed_forward)?;
         }
         forward.pool(self.pooling, self.normalize)?;
-        Ok(forward.submit()?.wait()?)
+        Ok(forward.submit()?)
     }
 }
 

@@ -1,14 +1,22 @@
-//! Texts in, vectors out: tokenising, batches, the choice of arithmetic, checks of the result.
+//! Texts in, vectors out: tokenising, batches, the choice of silicon, checks of the result.
+
+mod backend;
+mod choose;
+mod work;
 
 use std::fmt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
-use sela_compute::encode::{Pooling, Ragged};
-use sela_compute::{Arithmetic, CpuEncode, Inventory, Isa, PlanOptions, Precision, Tier, plan};
+use sela_compute::encode::Pooling;
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::Gpu;
+use sela_compute::{Arithmetic, DeviceChoice, Isa, Precision, Tier};
 
-use crate::bert::Bert;
+use self::backend::Backend;
+use self::choose::{Wanted, choose};
+use self::work::{Batch, Flow, Part, batches, encode, tokenize};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::ModelFiles;
@@ -16,11 +24,8 @@ use crate::tokens::{Tokenized, Tokens};
 
 /// Texts that are tokenised and encoded together; bounds the memory of a long call.
 const TEXTS_AT_ONCE: usize = 1024;
-/// Tokens of a forward; bounds the memory of a batch of long texts.
-const TOKENS_AT_ONCE: usize = 32 * 1024;
-/// What a reduced precision must reach against the golden vectors to be used by `auto`.
-const COSINE_MIN: f64 = 0.999;
-const COSINE_MEAN: f64 = 0.9999;
+/// Failures of the GPU in a row after which it is not asked any more.
+const FAILURES_MAX: u32 = 3;
 
 /// A promise about the vectors: see [`sela_compute::Precision`].
 pub type Dtype = Precision;
@@ -39,6 +44,11 @@ pub struct Golden {
 pub struct EncoderOptions {
     /// The promise about the vectors. `Auto` unless vectors must match those of another machine.
     pub dtype: Dtype,
+    /// Where to compute. `Auto` unless a machine is to be compared with itself.
+    pub device: DeviceChoice,
+    /// The GPU, if the caller has opened the one that `device` means; it is opened otherwise.
+    #[cfg(feature = "gpu")]
+    pub gpu: Option<Gpu>,
     /// Threads a call may use; all that the system gives unless set.
     pub threads: Option<usize>,
     /// An instruction set to insist on: for tests and comparisons.
@@ -52,7 +62,7 @@ pub struct EncoderOptions {
 }
 
 /// What is known of one embedded text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TextInfo {
     /// Tokens that were encoded, special ones included.
     pub tokens: usize,
@@ -60,7 +70,8 @@ pub struct TextInfo {
     pub tokens_total: usize,
     /// Whether the text was cut to the model's length.
     pub truncated: bool,
-    /// Whether the first result was not finite and was computed again in f32.
+    /// Whether it was computed again, on the CPU: the first result was not finite, or the GPU
+    /// failed.
     pub degraded: bool,
 }
 
@@ -130,7 +141,11 @@ impl fmt::Display for Space {
 pub struct Report {
     /// The path through the code.
     pub tier: Tier,
-    /// Instruction set of the kernels.
+    /// Name of the device.
+    pub device: String,
+    /// Kind of the kernels, where a device has several.
+    pub variant: Option<String>,
+    /// Instruction set of the CPU's kernels.
     pub isa: Isa,
     /// Arithmetic of the matrix products.
     pub arithmetic: Arithmetic,
@@ -146,8 +161,12 @@ pub struct Report {
     pub tokens: u64,
     /// Texts that were cut.
     pub truncated: u64,
-    /// Texts computed again because the first result was not finite.
+    /// Texts computed again because the first result was not finite, or the GPU failed.
     pub degraded: u64,
+    /// Batches that the GPU failed and the CPU computed.
+    pub fallbacks: u64,
+    /// What the GPU said when it last failed.
+    pub last_fallback: Option<String>,
 }
 
 #[derive(Default)]
@@ -156,38 +175,15 @@ struct Counters {
     tokens: AtomicU64,
     truncated: AtomicU64,
     degraded: AtomicU64,
+    fallbacks: AtomicU64,
 }
 
-enum Backend {
-    Cpu(Bert<CpuEncode>),
-}
-
-impl Backend {
-    fn cpu(
-        files: &ModelFiles,
-        config: &Config,
-        isa: Isa,
-        arithmetic: Arithmetic,
-        threads: usize,
-    ) -> Result<Self, Error> {
-        Ok(Self::Cpu(Bert::load(
-            CpuEncode::new(isa, arithmetic, threads)?,
-            files,
-            config,
-        )?))
-    }
-
-    fn forward(&self, batch: &Ragged) -> Result<Vec<f32>, Error> {
-        match self {
-            Self::Cpu(bert) => bert.forward(batch),
-        }
-    }
-
-    fn for_each(&self, n: usize, work: impl Fn(usize) + Sync) {
-        match self {
-            Self::Cpu(bert) => bert.backend().for_each(n, work),
-        }
-    }
+/// How the GPU has fared.
+#[derive(Default)]
+struct Health {
+    failures_in_a_row: AtomicU32,
+    given_up: AtomicBool,
+    said: Mutex<Option<String>>,
 }
 
 /// Turns texts into vectors. Share it between threads by reference.
@@ -195,14 +191,17 @@ impl Backend {
 /// Two calls with the same text give the same bits, whatever else they embed.
 pub struct Encoder {
     backend: Backend,
-    /// f32 arithmetic for vectors that came out not finite, made when first needed.
+    /// f32 arithmetic on the CPU for vectors that came out not finite, made when first needed.
     spare: OnceLock<Option<Backend>>,
+    /// The CPU as it would have been chosen, for when the GPU fails; made when first needed.
+    understudy: OnceLock<Result<Backend, String>>,
     files: ModelFiles,
     config: Config,
     tokens: Tokens,
-    tokenizer_sha256: Option<String>,
+    options: EncoderOptions,
     report: Report,
     counters: Counters,
+    health: Health,
 }
 
 impl Encoder {
@@ -215,16 +214,23 @@ impl Encoder {
             config.lowercase,
             config.vocabulary,
         )?;
-        let choice = choose(files, &config, &tokens, options)?;
+        let choice = choose(Wanted {
+            files,
+            config: &config,
+            tokens: &tokens,
+            options,
+        })?;
         Ok(Self {
             backend: choice.backend,
             spare: OnceLock::new(),
+            understudy: OnceLock::new(),
             files: files.clone(),
             config,
             tokens,
-            tokenizer_sha256: options.tokenizer_sha256.clone(),
+            options: options.clone(),
             report: choice.report,
             counters: Counters::default(),
+            health: Health::default(),
         })
     }
 
@@ -243,7 +249,7 @@ impl Encoder {
         Space {
             model: self.files.name.clone(),
             weights_sha256: self.files.weights_sha256.clone(),
-            tokenizer_sha256: self.tokenizer_sha256.clone(),
+            tokenizer_sha256: self.options.tokenizer_sha256.clone(),
             lowercase: self.config.lowercase,
             pooling: match self.config.pooling {
                 Pooling::Mean => "mean",
@@ -261,6 +267,13 @@ impl Encoder {
             tokens: self.counters.tokens.load(Ordering::Relaxed),
             truncated: self.counters.truncated.load(Ordering::Relaxed),
             degraded: self.counters.degraded.load(Ordering::Relaxed),
+            fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
+            last_fallback: self
+                .health
+                .said
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
             ..self.report.clone()
         }
     }
@@ -323,25 +336,116 @@ impl Encoder {
         let mut all = Embeddings {
             dim,
             vectors: vec![0.0; texts.len() * dim],
-            info: Vec::with_capacity(texts.len()),
+            info: vec![TextInfo::default(); texts.len()],
         };
-        for (part, out) in texts
-            .chunks(TEXTS_AT_ONCE)
-            .zip(all.vectors.chunks_mut((TEXTS_AT_ONCE * dim).max(1)))
-        {
-            let first = all.info.len();
-            let tokenized = tokenize(&self.backend, &self.tokens, prompt, part, first)?;
-            encode(&self.backend, &tokenized, dim, out)?;
-            for (i, text) in tokenized.iter().enumerate() {
-                let vector = &mut out[i * dim..][..dim];
-                let degraded = !vector.iter().all(|x| x.is_finite());
-                if degraded {
-                    self.redo(first + i, text, vector)?;
+        let mut flow = Flow::new(&self.backend);
+        // While a device works on some texts, the next are tokenised.
+        for (i, part) in texts.chunks(TEXTS_AT_ONCE).enumerate() {
+            let first = i * TEXTS_AT_ONCE;
+            let texts = tokenize(&self.backend, &self.tokens, prompt, part, first)?;
+            for batch in batches(&Arc::new(Part { first, texts })) {
+                while flow.is_full() {
+                    self.store(&mut flow, &mut all)?;
                 }
-                all.info.push(self.count(text, degraded));
+                if self.health.given_up.load(Ordering::Relaxed) {
+                    let vectors = self.stand_in(&batch)?;
+                    self.put(&batch, &vectors, true, &mut all)?;
+                } else {
+                    flow.push(batch);
+                }
             }
         }
+        while self.store(&mut flow, &mut all)? {}
         Ok(all)
+    }
+
+    /// Waits for the oldest batch and puts its vectors in their places; false if there is none.
+    fn store(&self, flow: &mut Flow<'_>, all: &mut Embeddings) -> Result<bool, Error> {
+        let Some((batch, vectors)) = flow.take() else {
+            return Ok(false);
+        };
+        match vectors {
+            Ok(vectors) => {
+                self.health.failures_in_a_row.store(0, Ordering::Relaxed);
+                self.put(&batch, &vectors, false, all)?;
+            }
+            Err(Error::Compute(error @ sela_compute::Error::Device { .. })) => {
+                self.note_failure(&error);
+                let vectors = self.stand_in(&batch)?;
+                self.put(&batch, &vectors, true, all)?;
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(true)
+    }
+
+    /// Logs and counts a failure of the GPU, and gives it up when it is hopeless.
+    fn note_failure(&self, error: &sela_compute::Error) {
+        let device = &self.report.device;
+        tracing::warn!(%device, %error, "the GPU failed; these texts go to the CPU");
+        self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        let in_a_row = self
+            .health
+            .failures_in_a_row
+            .fetch_add(1, Ordering::Relaxed)
+            + 1;
+        if self.backend.is_lost() || in_a_row >= FAILURES_MAX {
+            tracing::warn!(%device, in_a_row, "the GPU is given up: all texts go to the CPU");
+            self.health.given_up.store(true, Ordering::Relaxed);
+        }
+        *self
+            .health
+            .said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+
+    /// The vectors of a batch by the CPU, in place of the GPU.
+    fn stand_in(&self, batch: &Batch) -> Result<Vec<f32>, Error> {
+        let made = self.understudy.get_or_init(|| {
+            let options = EncoderOptions {
+                device: DeviceChoice::Cpu,
+                arithmetic: self.options.arithmetic.filter(|a| *a != Arithmetic::F16),
+                ..self.options.clone()
+            };
+            let choice = choose(Wanted {
+                files: &self.files,
+                config: &self.config,
+                tokens: &self.tokens,
+                options: &options,
+            });
+            choice.map(|c| c.backend).map_err(|error| error.to_string())
+        });
+        match made {
+            Ok(backend) => backend.submit(&batch.ragged())?.wait(),
+            Err(reason) => Err(Error::Vetoed {
+                dtype: format!("{:?}", self.options.dtype).to_lowercase(),
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// Puts the vectors of a batch in their places, those that are not finite computed again.
+    fn put(
+        &self,
+        batch: &Batch,
+        vectors: &[f32],
+        degraded: bool,
+        all: &mut Embeddings,
+    ) -> Result<(), Error> {
+        let dim = all.dim;
+        let Part { first, texts } = &*batch.part;
+        for (&i, vector) in batch.order.iter().zip(vectors.chunks_exact(dim)) {
+            let (at, text) = (first + i, &texts[i]);
+            let out = &mut all.vectors[at * dim..][..dim];
+            out.copy_from_slice(vector);
+            let finite = out.iter().all(|x| x.is_finite());
+            if !finite {
+                self.redo(at, text, out)?;
+            }
+            all.info[at] = self.count(text, degraded || !finite);
+        }
+        Ok(())
     }
 
     fn count(&self, text: &Tokenized, degraded: bool) -> TextInfo {
@@ -364,12 +468,12 @@ impl Encoder {
         info
     }
 
-    /// Computes a vector that came out not finite again, in f32.
+    /// Computes a vector that came out not finite again, in f32 on the CPU.
     fn redo(&self, index: usize, text: &Tokenized, out: &mut [f32]) -> Result<(), Error> {
         let arithmetic = self.report.arithmetic;
         tracing::warn!(index, %arithmetic, "a vector was not finite; computing it again in f32");
         let spare = self.spare.get_or_init(|| {
-            if arithmetic == Arithmetic::F32 {
+            if arithmetic == Arithmetic::F32 && self.report.tier == Tier::Cpu {
                 return None;
             }
             let (isa, threads) = (self.report.isa, self.report.threads);
@@ -382,200 +486,13 @@ impl Encoder {
             }
         });
         if let Some(spare) = spare {
-            encode(spare, std::slice::from_ref(text), self.dim(), out)?;
+            out.copy_from_slice(&encode(spare, vec![text.clone()], self.dim())?);
             if out.iter().all(|x| x.is_finite()) {
                 return Ok(());
             }
         }
         Err(Error::NotFinite { index })
     }
-}
-
-/// Token ids of `texts`, by all threads when there are many.
-fn tokenize<T: AsRef<str> + Sync>(
-    backend: &Backend,
-    tokens: &Tokens,
-    prompt: &str,
-    texts: &[T],
-    first: usize,
-) -> Result<Vec<Tokenized>, Error> {
-    /// Texts of a piece of work: enough to be worth handing to a thread.
-    const PIECE: usize = 16;
-    let one = |i: usize| {
-        let text = texts[i].as_ref();
-        if prompt.is_empty() {
-            tokens.encode(text, first + i)
-        } else {
-            tokens.encode(&format!("{prompt}{text}"), first + i)
-        }
-    };
-    let pieces: Vec<OnceLock<Vec<Result<Tokenized, Error>>>> = (0..texts.len().div_ceil(PIECE))
-        .map(|_| OnceLock::new())
-        .collect();
-    backend.for_each(pieces.len(), |piece| {
-        let range = piece * PIECE..((piece + 1) * PIECE).min(texts.len());
-        pieces[piece].get_or_init(|| range.map(one).collect());
-    });
-    pieces
-        .into_iter()
-        .flat_map(|piece| piece.into_inner().unwrap_or_default())
-        .collect()
-}
-
-/// Encodes texts, the longest first so that neighbours are alike, and puts the vectors in order.
-fn encode(
-    backend: &Backend,
-    texts: &[Tokenized],
-    dim: usize,
-    out: &mut [f32],
-) -> Result<(), Error> {
-    let mut order: Vec<usize> = (0..texts.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(texts[i].ids.len()));
-    let mut rest = order.as_slice();
-    while !rest.is_empty() {
-        let mut batch = Ragged::new();
-        let mut taken = 0;
-        for &i in rest {
-            if taken > 0 && batch.ids().len() + texts[i].ids.len() > TOKENS_AT_ONCE {
-                break;
-            }
-            batch.push(&texts[i].ids);
-            taken += 1;
-        }
-        let vectors = backend.forward(&batch)?;
-        for (&i, vector) in rest[..taken].iter().zip(vectors.chunks_exact(dim)) {
-            out[i * dim..][..dim].copy_from_slice(vector);
-        }
-        rest = &rest[taken..];
-    }
-    Ok(())
-}
-
-struct Choice {
-    backend: Backend,
-    report: Report,
-}
-
-/// Walks the plan's order until an instruction set and an arithmetic pass their self-tests.
-fn choose(
-    files: &ModelFiles,
-    config: &Config,
-    tokens: &Tokens,
-    options: &EncoderOptions,
-) -> Result<Choice, Error> {
-    let plan = plan(
-        &Inventory::probe(),
-        &PlanOptions {
-            precision: options.dtype,
-            isa: options.isa,
-            arithmetic: options.arithmetic,
-            threads: options.threads,
-        },
-    )?;
-    let mut self_tests = Vec::new();
-    let mut reasons = plan.reasons;
-    let mut vetoes = Vec::new();
-    for &isa in &plan.isas {
-        for &arithmetic in &plan.arithmetics {
-            let what = format!("{arithmetic} products with {isa} kernels");
-            let began = Instant::now();
-            let tried = sela_compute::self_test(isa, arithmetic).map_err(|e| e.to_string());
-            let tried = match tried {
-                Ok(()) => {
-                    let backend = Backend::cpu(files, config, isa, arithmetic, plan.threads)?;
-                    known_answers(&backend, tokens, config, arithmetic, options).map(|()| backend)
-                }
-                Err(veto) => Err(veto),
-            };
-            let took = began.elapsed();
-            match tried {
-                Ok(backend) => {
-                    self_tests.push((what, took, None));
-                    tracing::info!(%isa, %arithmetic, threads = plan.threads, "encoder ready");
-                    let report = Report {
-                        tier: plan.tier,
-                        isa,
-                        arithmetic,
-                        threads: plan.threads,
-                        reasons,
-                        self_tests,
-                        texts: 0,
-                        tokens: 0,
-                        truncated: 0,
-                        degraded: 0,
-                    };
-                    return Ok(Choice { backend, report });
-                }
-                Err(veto) => {
-                    // A model of one's own comes without vectors to hold bf16 against: no failure.
-                    let unheld = arithmetic == Arithmetic::Bf16 && options.golden.is_none();
-                    if unheld {
-                        tracing::info!(%what, %veto, "not chosen");
-                    } else {
-                        tracing::warn!(%what, %veto, "self-test failed");
-                    }
-                    reasons.push(format!("not {what}: {veto}"));
-                    vetoes.push(format!("{what}: {veto}"));
-                    self_tests.push((what, took, Some(veto)));
-                }
-            }
-        }
-    }
-    let dtype = format!("{:?}", options.dtype).to_lowercase();
-    Err(Error::Vetoed {
-        dtype,
-        reason: vetoes.join("; "),
-    })
-}
-
-/// Holds a reduced precision against the golden vectors; f32 arithmetic needs no such proof.
-fn known_answers(
-    backend: &Backend,
-    tokens: &Tokens,
-    config: &Config,
-    arithmetic: Arithmetic,
-    options: &EncoderOptions,
-) -> Result<(), String> {
-    if arithmetic != Arithmetic::Bf16 {
-        return Ok(());
-    }
-    let Some(golden) = &options.golden else {
-        return match options.dtype {
-            Dtype::Auto => Err("there are no golden vectors to hold it against".into()),
-            _ => Ok(()),
-        };
-    };
-    let dim = config.hidden;
-    let mut found = vec![0.0; golden.texts.len() * dim];
-    let texts = tokenize(backend, tokens, "", &golden.texts, 0).map_err(|e| e.to_string())?;
-    encode(backend, &texts, dim, &mut found).map_err(|e| e.to_string())?;
-    let (mut least, mut sum) = (f64::INFINITY, 0.0);
-    for (a, b) in found
-        .chunks_exact(dim)
-        .zip(golden.vectors.chunks_exact(dim))
-    {
-        let cosine = cosine(a, b);
-        least = least.min(cosine);
-        sum += cosine;
-    }
-    let mean = sum / golden.texts.len().max(1) as f64;
-    // Written so that a NaN fails too.
-    if least >= COSINE_MIN && mean >= COSINE_MEAN {
-        return Ok(());
-    }
-    Err(format!(
-        "cosine to the golden vectors is {least:.6} at least and {mean:.6} in the mean"
-    ))
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter()
-            .zip(b)
-            .map(|(x, y)| f64::from(*x) * f64::from(*y))
-            .sum()
-    };
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "gpu")]
+mod device;
 mod error;
 mod plan;
 mod reference;
@@ -35,7 +37,8 @@ pub use error::{BoxError, Error};
 pub use reference::reference_search;
 pub use rows::Rows;
 pub use search::{
-    DIM_MAX, HITS_MAX, Hit, K_MAX, NORM_MAX, SearchOptions, Searcher, SearcherOptions,
+    DIM_MAX, Decision, HITS_MAX, Hit, K_MAX, NORM_MAX, Pages, RouteChoice, SearchOptions, Searcher,
+    SearcherOptions, SearcherStats,
 };
 pub use sela_compute::Isa;
 pub use sela_compute::scan::{Metric, Record};

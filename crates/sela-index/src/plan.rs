@@ -1,4 +1,8 @@
-//! From a source to the blocks that a scan takes: bitmaps intersected and cut at block borders.
+//! From a source to what a scan takes: pages, each a run of a part's blocks, with the bitmaps
+//! intersected and cut at their borders.
+//!
+//! A block of a source is as short as its checksum wants it, and there may be tens of thousands;
+//! a page is some MiB of them, so that planning a search costs microseconds.
 
 use std::borrow::Cow;
 
@@ -6,6 +10,9 @@ use sela_compute::scan;
 
 use crate::error::{BlockLength, BoxError, Error};
 use crate::source::{Part, Source};
+
+/// Most bytes of rows in a page, unless a single block has more.
+const PAGE_BYTES: usize = 32 << 20;
 
 /// A part opened for one search.
 pub(crate) struct Opened<'a> {
@@ -18,17 +25,20 @@ pub(crate) struct Opened<'a> {
 /// Which rows of a part take part.
 enum Live<'a> {
     All,
-    /// Words of the whole part; blocks begin at whole words.
+    /// Words of the whole part; pages begin at whole words.
     Part(Cow<'a, [u64]>),
-    /// Words of each block, all of one length; bits beyond a block's rows mean nothing.
+    /// Words of each block, all of one length, where a page is one block; bits beyond a block's
+    /// rows mean nothing.
     Blocks(Vec<u64>),
 }
 
-/// A block of a part that has rows to score.
+/// A page of a part that has rows to score.
 pub(crate) struct Planned<'a> {
     source: &'a dyn Source,
     opened: &'a Opened<'a>,
-    pub(crate) block: usize,
+    page: u32,
+    first_block: usize,
+    blocks: usize,
     row_bytes: usize,
 }
 
@@ -70,18 +80,26 @@ impl<'a> Opened<'a> {
         })
     }
 
-    /// The part's blocks, those without rows to score left out.
-    pub(crate) fn blocks(
+    /// The part's pages, those without rows to score left out.
+    pub(crate) fn pages(
         &'a self,
         source: &'a dyn Source,
         dim: usize,
     ) -> impl Iterator<Item = Planned<'a>> {
         let row_bytes = dim * self.part.record.bytes();
-        (0..self.part.blocks())
-            .map(move |block| Planned {
+        let per_block = self.part.rows_per_block as usize;
+        let blocks = match per_block.is_multiple_of(64) {
+            true => (PAGE_BYTES / (per_block * row_bytes).max(1)).max(1),
+            false => 1,
+        };
+        let all = self.part.blocks();
+        (0..all.div_ceil(blocks))
+            .map(move |page| Planned {
                 source,
                 opened: self,
-                block,
+                page: page as u32,
+                first_block: page * blocks,
+                blocks: blocks.min(all - page * blocks),
                 row_bytes,
             })
             .filter(|planned| {
@@ -125,14 +143,20 @@ impl<'a> Planned<'a> {
         self.opened.number
     }
 
-    /// The part's row that the block begins with.
+    /// The block of the part that the page's chunk `chunk` is.
+    pub(crate) fn block_of(&self, chunk: u32) -> usize {
+        self.first_block + chunk as usize
+    }
+
+    /// The part's row that the page begins with.
     pub(crate) fn first_row(&self) -> usize {
-        self.block * self.opened.part.rows_per_block as usize
+        self.first_block * self.opened.part.rows_per_block as usize
     }
 
     fn rows(&self) -> usize {
         let part = &self.opened.part;
-        (part.rows as usize - self.first_row()).min(part.rows_per_block as usize)
+        let most = self.blocks * part.rows_per_block as usize;
+        (part.rows as usize - self.first_row()).min(most)
     }
 
     fn live(&self) -> Option<&'a [u64]> {
@@ -142,22 +166,28 @@ impl<'a> Planned<'a> {
             Live::Part(words) => Some(&words[first / 64..(first + rows).div_ceil(64)]),
             Live::Blocks(words) => {
                 let each = (self.opened.part.rows_per_block as usize).div_ceil(64);
-                Some(&words[self.block * each..][..each])
+                Some(&words[self.first_block * each..][..each])
             }
         }
     }
 
-    /// The block as a scan takes it.
+    /// The page as a scan takes it.
     pub(crate) fn block(&'a self) -> scan::Block<'a> {
         let (first, rows) = (self.first_row(), self.rows());
         let seqs = match &self.opened.seqs {
             Ok(table) => scan::Seqs::Table(&table[first..first + rows]),
             Err(run) => scan::Seqs::Run(run + first as u64),
         };
+        let part = &self.opened.part;
         scan::Block {
             rows: self,
             len: rows as u32,
-            record: self.opened.part.record,
+            chunk_rows: part.rows_per_block,
+            record: part.record,
+            page: part.identity.map(|owner| scan::PageId {
+                owner,
+                page: self.page,
+            }),
             live: self.live(),
             seqs,
         }
@@ -165,9 +195,13 @@ impl<'a> Planned<'a> {
 }
 
 impl scan::Rows for Planned<'_> {
-    fn bytes(&self) -> Result<&[u8], BoxError> {
-        let bytes = self.source.block(self.opened.number, self.block)?;
-        let expected = self.rows() * self.row_bytes;
+    fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+        let per_block = self.opened.part.rows_per_block as usize;
+        let bytes = self
+            .source
+            .block(self.opened.number, self.block_of(chunk))?;
+        let before = chunk as usize * per_block;
+        let expected = (self.rows() - before).min(per_block) * self.row_bytes;
         if bytes.len() != expected {
             return Err(Box::new(BlockLength {
                 expected,

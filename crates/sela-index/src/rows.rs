@@ -1,5 +1,7 @@
 //! The simplest source: rows in memory.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sela_compute::scan::Record;
 
 use crate::error::BoxError;
@@ -12,7 +14,12 @@ use crate::source::{Part, Seqs, Source};
 pub struct Rows {
     bytes: Vec<u8>,
     rows: u32,
+    identity: u64,
 }
+
+/// The identity of the next rows: counted down from the top, out of the way of sources that
+/// count up.
+static NEXT: AtomicU64 = AtomicU64::new(u64::MAX);
 
 impl Rows {
     /// Takes vectors of `dim` numbers, one after another.
@@ -29,6 +36,7 @@ impl Rows {
         Self {
             bytes: numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
             rows,
+            identity: NEXT.fetch_sub(1, Ordering::Relaxed),
         }
     }
 
@@ -50,6 +58,7 @@ impl Source for Rows {
 
     fn part(&self, _: usize) -> Result<Part<'_>, BoxError> {
         Ok(Part {
+            identity: Some(self.identity),
             rows: self.rows,
             rows_per_block: self.rows.max(1),
             record: Record::F32,

@@ -1,9 +1,16 @@
 //! The searcher.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::Gpu;
 pub use sela_compute::scan::{DIM_MAX, K_MAX, NORM_MAX};
-use sela_compute::scan::{FOUND_MAX, Metric, Queries, Scan, Scanning};
+use sela_compute::scan::{FOUND_MAX, Found, Metric, Queries, Scan, Scanning};
 use sela_compute::{CpuScan, Isa, scan_self_test};
 
+#[cfg(feature = "gpu")]
+use crate::device::Device;
 use crate::error::Error;
 use crate::plan::{Opened, Planned};
 use crate::source::Source;
@@ -12,7 +19,7 @@ use crate::source::Source;
 pub const HITS_MAX: usize = FOUND_MAX;
 
 /// How a searcher runs. The defaults suit a machine that has nothing else to do.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct SearcherOptions {
     /// The instruction set. `None`: the best this CPU has. Answers do not depend on it; choose
     /// one to test it.
@@ -20,6 +27,94 @@ pub struct SearcherOptions {
     /// Threads that a search may use, the caller's counted. 0: one for each core. Choose fewer to
     /// leave cores to others; answers do not depend on it.
     pub threads: usize,
+    /// A GPU that may search as well. Answers do not depend on it.
+    #[cfg(feature = "gpu")]
+    pub gpu: Option<Gpu>,
+    /// Bytes of the GPU's memory for copies of rows, 2 GiB by default: raise it where collections
+    /// are larger and the memory is there.
+    pub gpu_cache: u64,
+    /// Which searches go to the GPU.
+    pub route: RouteChoice,
+}
+
+impl Default for SearcherOptions {
+    fn default() -> Self {
+        Self {
+            isa: None,
+            threads: 0,
+            #[cfg(feature = "gpu")]
+            gpu: None,
+            gpu_cache: 2 << 30,
+            route: RouteChoice::Auto,
+        }
+    }
+}
+
+/// Which searches go to the GPU, if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RouteChoice {
+    /// Those that are done sooner there, as measured at start.
+    #[default]
+    Auto,
+    /// None.
+    Cpu,
+    /// All that it can do. When it fails, the CPU does them.
+    Gpu,
+}
+
+/// Where a search goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// To the GPU; else to the CPU.
+    pub gpu: bool,
+    /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// What a searcher has done so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SearcherStats {
+    /// The GPU, if one is ready.
+    pub device: Option<String>,
+    /// Its kernels.
+    pub variant: Option<String>,
+    /// Searches answered by way of the GPU.
+    pub on_gpu: u64,
+    /// Searches that went to the CPU, those the GPU has failed among them.
+    pub on_cpu: u64,
+    /// Times that the GPU has failed: searches, and a GPU that could not be made ready.
+    pub fallbacks: u64,
+    /// Why it did so last.
+    pub last_fallback: Option<String>,
+    /// Queries that the GPU has found the candidates of.
+    pub gpu_queries: u64,
+    /// Queries given to the GPU that were left to the CPU: too many rows near to them, `k` or
+    /// vectors beyond what its kernels do, extreme numbers.
+    pub gpu_left: u64,
+    /// Copies of rows in the GPU's memory.
+    pub pages: Pages,
+    /// Where the last search went.
+    pub last: Option<Decision>,
+}
+
+/// Copies of rows in the GPU's memory, in portions of some MiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    /// Portions that a search found there.
+    pub hits: u64,
+    /// Portions that it did not find there.
+    pub misses: u64,
+    /// Portions brought in to stay.
+    pub page_ins: u64,
+    /// Portions that had to go.
+    pub page_outs: u64,
+    /// Portions that passed through.
+    pub streamed: u64,
+    /// Bytes there now.
+    pub bytes: u64,
+    /// Most bytes that may be taken.
+    pub budget: u64,
 }
 
 /// What is searched for.
@@ -46,50 +141,118 @@ pub struct Hit {
     pub seq: u64,
 }
 
-/// Finds the nearest rows. Made once, shared by all threads; it holds a pool of threads.
+/// Finds the nearest rows. Made once, shared by all threads; it holds a pool of threads and, with
+/// a GPU, copies of rows there.
 pub struct Searcher {
-    backend: Backend,
-}
-
-/// What a search runs on.
-enum Backend {
-    Cpu(CpuScan),
+    cpu: Arc<CpuScan>,
+    #[cfg(feature = "gpu")]
+    device: Option<Device>,
+    /// Why there is no device though one was given.
+    no_device: Option<String>,
+    on_cpu: AtomicU64,
+    last: Mutex<Option<Decision>>,
 }
 
 impl Searcher {
-    /// A searcher with threads of its own, with the first instruction set that passes its self-test.
+    /// A searcher with threads of its own, with the first instruction set that passes its self-test
+    /// and, if there is a GPU, with the first of its kernels that do; a GPU without any is not used.
     ///
     /// # Errors
     ///
     /// [`Error::Missing`] for an instruction set that this CPU lacks, [`Error::Kernel`] when none
     /// that may be chosen gives right answers.
     pub fn new(options: SearcherOptions) -> Result<Self, Error> {
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let mut vetoed = None;
-        for isa in options.isa.map_or_else(Isa::available, |isa| vec![isa]) {
-            match scan_self_test(isa) {
-                Ok(()) => return Ok(Self::over(CpuScan::new(isa, threads)?)),
-                Err(veto @ sela_compute::Error::SelfTest(_)) => {
-                    tracing::warn!(%isa, %veto, "self-test of the search failed");
-                    vetoed = Some(veto);
-                }
-                Err(other) => return Err(other.into()),
-            }
-        }
-        Err(vetoed.map_or_else(
-            || Error::Missing("instruction set to search with".into()),
-            Error::from,
-        ))
+        let searcher = Self::over(cpu(&options)?);
+        #[cfg(feature = "gpu")]
+        return Ok(searcher.with_gpu(&options));
+        #[cfg(not(feature = "gpu"))]
+        Ok(searcher)
     }
 
     /// A searcher over a scan that exists.
     pub fn over(scan: CpuScan) -> Self {
         Self {
-            backend: Backend::Cpu(scan),
+            cpu: Arc::new(scan),
+            #[cfg(feature = "gpu")]
+            device: None,
+            no_device: None,
+            on_cpu: AtomicU64::new(0),
+            last: Mutex::default(),
         }
+    }
+
+    #[cfg(feature = "gpu")]
+    fn with_gpu(mut self, options: &SearcherOptions) -> Self {
+        let Some(gpu) = options
+            .gpu
+            .as_ref()
+            .filter(|_| options.route != RouteChoice::Cpu)
+        else {
+            return self;
+        };
+        match Device::new(gpu, &self.cpu, options.gpu_cache, options.route) {
+            Ok(device) => self.device = Some(device),
+            Err(error) => {
+                let gpu = &gpu.facts().name;
+                tracing::warn!(%gpu, %error, "the GPU cannot search; the CPU does");
+                self.no_device = Some(error.to_string());
+            }
+        }
+        self
+    }
+
+    /// What was done so far.
+    pub fn stats(&self) -> SearcherStats {
+        #[cfg_attr(
+            not(feature = "gpu"),
+            expect(unused_mut, reason = "only a GPU adds to them")
+        )]
+        let mut stats = SearcherStats {
+            on_cpu: self.on_cpu.load(Ordering::Relaxed),
+            fallbacks: u64::from(self.no_device.is_some()),
+            last_fallback: self.no_device.clone(),
+            last: self
+                .last
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
+            ..SearcherStats::default()
+        };
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            device.add_to(&mut stats);
+        }
+        stats
+    }
+
+    /// Where a search would go now, and why. Nothing is searched.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::search`].
+    pub fn explain(
+        &self,
+        source: &dyn Source,
+        queries: &[f32],
+        options: SearchOptions,
+    ) -> Result<Decision, Error> {
+        let queries = checked(queries, options)?;
+        let opened = open(source)?;
+        let planned = pages(source, &opened, queries.dim);
+        Ok(self.decide(&planned, &queries))
+    }
+
+    fn decide(&self, planned: &[Planned<'_>], queries: &Queries<'_>) -> Decision {
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            return device.decide(planned.iter().map(Planned::block), queries);
+        }
+        let _ = (planned, queries);
+        let reason = match &self.no_device {
+            Some(why) => format!("the GPU cannot search: {why}"),
+            None => "no GPU is in use".into(),
+        };
+        Decision { gpu: false, reason }
     }
 
     /// For each query its `min(k, rows that take part)` nearest rows, the nearest first, equals by
@@ -109,54 +272,123 @@ impl Searcher {
         queries: &[f32],
         options: SearchOptions,
     ) -> Result<Vec<Vec<Hit>>, Error> {
-        let SearchOptions { dim, metric, k } = options;
-        if dim != 0 && !queries.len().is_multiple_of(dim) {
-            return Err(Error::Queries {
-                dim,
-                found: queries.len(),
-            });
+        let queries = checked(queries, options)?;
+        let opened = open(source)?;
+        let planned = pages(source, &opened, queries.dim);
+        let decision = self.decide(&planned, &queries);
+        let gpu = decision.gpu;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(decision);
+        #[cfg(feature = "gpu")]
+        if let Some(device) = self.device.as_ref().filter(|_| gpu) {
+            match run(device.scan(), &planned, queries) {
+                Err(error @ sela_compute::Error::Device { .. }) => device.failed(&error),
+                found => {
+                    if found.is_ok() {
+                        device.worked();
+                    }
+                    return found
+                        .map(|found| hits(&planned, found))
+                        .map_err(|e| named(&planned, e));
+                }
+            }
         }
-        let queries = Queries {
-            vectors: queries,
-            dim,
-            metric,
-            k,
-        };
-        match &self.backend {
-            Backend::Cpu(scan) => run(scan, source, queries),
+        let _ = gpu;
+        self.on_cpu.fetch_add(1, Ordering::Relaxed);
+        let found = run(&*self.cpu, &planned, queries).map_err(|e| named(&planned, e))?;
+        Ok(hits(&planned, found))
+    }
+}
+
+/// The first instruction set that passes its self-test, with threads.
+fn cpu(options: &SearcherOptions) -> Result<CpuScan, Error> {
+    let threads = match options.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let mut vetoed = None;
+    for isa in options.isa.map_or_else(Isa::available, |isa| vec![isa]) {
+        match scan_self_test(isa) {
+            Ok(()) => return Ok(CpuScan::new(isa, threads)?),
+            Err(veto @ sela_compute::Error::SelfTest(_)) => {
+                tracing::warn!(%isa, %veto, "self-test of the search failed");
+                vetoed = Some(veto);
+            }
+            Err(other) => return Err(other.into()),
         }
     }
+    Err(vetoed.map_or_else(
+        || Error::Missing("instruction set to search with".into()),
+        Error::from,
+    ))
+}
+
+/// A request whose queries are whole vectors.
+fn checked(queries: &[f32], options: SearchOptions) -> Result<Queries<'_>, Error> {
+    let SearchOptions { dim, metric, k } = options;
+    if dim != 0 && !queries.len().is_multiple_of(dim) {
+        return Err(Error::Queries {
+            dim,
+            found: queries.len(),
+        });
+    }
+    Ok(Queries {
+        vectors: queries,
+        dim,
+        metric,
+        k,
+    })
+}
+
+/// All parts of a source.
+fn open(source: &dyn Source) -> Result<Vec<Opened<'_>>, Error> {
+    (0..source.parts())
+        .map(|part| Opened::open(source, part))
+        .collect()
+}
+
+/// Their pages that have rows to score.
+fn pages<'a>(source: &'a dyn Source, opened: &'a [Opened<'a>], dim: usize) -> Vec<Planned<'a>> {
+    opened
+        .iter()
+        .flat_map(|part| part.pages(source, dim))
+        .collect()
 }
 
 /// A search on one kind of silicon.
 fn run(
     scan: &impl Scan,
-    source: &dyn Source,
+    planned: &[Planned<'_>],
     queries: Queries<'_>,
-) -> Result<Vec<Vec<Hit>>, Error> {
-    let opened = (0..source.parts())
-        .map(|part| Opened::open(source, part))
-        .collect::<Result<Vec<_>, _>>()?;
-    let planned: Vec<Planned<'_>> = opened
-        .iter()
-        .flat_map(|part| part.blocks(source, queries.dim))
-        .collect();
+) -> Result<Vec<Vec<Found>>, sela_compute::Error> {
     let mut scanning = scan.begin(queries)?;
-    for planned in &planned {
+    for planned in planned {
         scanning.scan(planned.block())?;
     }
-    let found = scanning.submit().map_err(|error| match error {
-        sela_compute::Error::Rows { block, source } => {
+    scanning.submit()
+}
+
+/// An error in the words of the source.
+fn named(planned: &[Planned<'_>], error: sela_compute::Error) -> Error {
+    match error {
+        sela_compute::Error::Rows {
+            block,
+            chunk,
+            source,
+        } => {
             let planned = &planned[block];
             Error::Block {
                 part: planned.part(),
-                block: planned.block,
+                block: planned.block_of(chunk),
                 source,
             }
         }
         other => other.into(),
-    })?;
-    let hit = |found: sela_compute::scan::Found| {
+    }
+}
+
+/// What was found, by part and row.
+fn hits(planned: &[Planned<'_>], found: Vec<Vec<Found>>) -> Vec<Vec<Hit>> {
+    let hit = |found: Found| {
         let planned = &planned[found.block as usize];
         Hit {
             part: planned.part() as u32,
@@ -165,8 +397,8 @@ fn run(
             seq: found.seq,
         }
     };
-    Ok(found
+    found
         .into_iter()
         .map(|best| best.into_iter().map(hit).collect())
-        .collect())
+        .collect()
 }

@@ -9,8 +9,9 @@ use crate::error::BoxError;
 /// Rows to be searched, in parts. Nothing is copied: a search borrows what a source lends it.
 ///
 /// [`block`](Self::block) is called by the threads of a search at once, at most once for each
-/// block that has rows to score; it is the place to verify a checksum. Everything else is asked
-/// for before the search, on the calling thread.
+/// block that has rows to score, or that a GPU takes a copy of together with others that have; it
+/// is the place to verify a checksum. A search that a GPU fails starts anew on the CPU.
+/// Everything else is asked for before the search, on the calling thread.
 pub trait Source: Sync {
     /// Number of parts.
     fn parts(&self) -> usize;
@@ -29,6 +30,10 @@ pub trait Source: Sync {
 /// A run of rows of one kind. Rows of a part are numbered from 0.
 #[derive(Clone, Copy, Debug)]
 pub struct Part<'a> {
+    /// A number that no other rows in the process have, if the bytes of these never change: a GPU
+    /// may then keep a copy from search to search. Bitmaps and sequence numbers may change under
+    /// it. `None`: nothing is kept.
+    pub identity: Option<u64>,
     /// Number of rows, dead ones included.
     pub rows: u32,
     /// Rows in every block but the last, at least one.

@@ -62,6 +62,7 @@ impl Source for Parts {
     fn part(&self, part: usize) -> Result<Part<'_>, BoxError> {
         let stored = &self.0[part];
         Ok(Part {
+            identity: None,
             rows: stored.rows,
             rows_per_block: stored.rows_per_block,
             record: stored.record,
@@ -85,7 +86,11 @@ impl Source for Parts {
 }
 
 fn searcher(threads: usize) -> Searcher {
-    Searcher::new(SearcherOptions { isa: None, threads }).unwrap()
+    Searcher::new(SearcherOptions {
+        threads,
+        ..SearcherOptions::default()
+    })
+    .unwrap()
 }
 
 /// A whole case: parts, queries, options.
@@ -155,7 +160,12 @@ proptest! {
     fn a_search_is_the_slow_twins((source, queries, options) in case()) {
         let slow = reference_search(&source, &queries, options).unwrap();
         for isa in Isa::available() {
-            let searcher = Searcher::new(SearcherOptions { isa: Some(isa), threads: 2 }).unwrap();
+            let searcher = Searcher::new(SearcherOptions {
+                isa: Some(isa),
+                threads: 2,
+                ..SearcherOptions::default()
+            })
+            .unwrap();
             let fast = searcher.search(&source, &queries, options).unwrap();
             let bits = |answers: &[Vec<Hit>]| -> Vec<Vec<_>> {
                 let hit = |h: &Hit| (h.part, h.row, h.score.to_bits(), h.seq);
@@ -353,6 +363,7 @@ fn foreign_instruction_sets_are_refused() {
         let made = Searcher::new(SearcherOptions {
             isa: Some(isa),
             threads: 1,
+            ..SearcherOptions::default()
         });
         match made {
             Ok(_) => assert!(isa.is_available()),

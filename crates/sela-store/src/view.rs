@@ -445,6 +445,16 @@ impl Part {
         }
     }
 
+    /// A number that no other rows in this process have: all views of an open collection tell the
+    /// same for the same segment, whose records never change. Copies of them may be kept under
+    /// it. Opened again, a segment has another. `None` for fresh rows.
+    pub fn identity(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Sealed(sealed) => Some(sealed.segment.identity()),
+            Kind::Fresh(_) => None,
+        }
+    }
+
     /// A block of records. Its checksum is verified at the first touch after the collection was
     /// opened, and a block that fails is never handed out.
     ///

@@ -199,3 +199,39 @@ fn a_reader_in_the_same_folder_follows_the_writer() {
         "{error}"
     );
 }
+
+#[test]
+fn a_segment_keeps_its_identity_for_as_long_as_it_is_open_and_shares_it_with_nobody() {
+    let fixture = Fixture::new();
+    let identities = |collection: &Collection| -> Vec<Option<u64>> {
+        let view = collection.view().unwrap();
+        view.parts()
+            .iter()
+            .map(sela_store::Part::identity)
+            .collect()
+    };
+    let collection = fixture.create(&schema(Record::F32));
+    for rows in [0..40, 40..90] {
+        collection.write(&upserts(rows)).unwrap();
+        collection.seal().unwrap();
+    }
+    collection.write(&upserts(90..95)).unwrap();
+    let before = identities(&collection);
+    assert_eq!(before.len(), 3, "two segments and fresh rows");
+    assert!(before[0].is_some() && before[1].is_some());
+    assert_ne!(before[0], before[1]);
+    assert_eq!(before[2], None, "fresh rows change");
+    // Deletes change which rows answer, not what the records are.
+    collection.write(&[Op::Delete(id(3))]).unwrap();
+    assert_eq!(identities(&collection)[..2], before[..2]);
+
+    drop(collection);
+    let reader = fixture.open();
+    let apart = identities(&reader);
+    assert!(
+        apart
+            .iter()
+            .flatten()
+            .all(|id| !before.contains(&Some(*id)))
+    );
+}

@@ -1,18 +1,28 @@
-//! Measurements on this machine: embedding, search, cold start, memory.
+//! Measurements on this machine, the CPU and the GPU side by side: embedding, search, both together,
+//! storage, cold start, memory.
 
+mod compare;
 mod embed;
 mod process;
+mod rag;
 mod search;
+mod sides;
+mod storage;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use sela_compute::Inventory;
+use sela_compute::{DeviceChoice, Inventory};
 use serde::Serialize;
 
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::scratch::Scratch;
+use crate::stats::Stats;
+pub use compare::{Comparison, Target};
+use sides::Side;
+pub use sides::Used;
 
 /// Something to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,20 +37,27 @@ pub enum Workload {
     Long,
     /// Exact search, one query and a hundred at once.
     Search,
+    /// A question embedded, its nearest verses searched and their texts fetched.
+    Rag,
+    /// Vectors written to a collection and read from it.
+    Storage,
     /// A process that starts, embeds one text and ends.
     Coldstart,
-    /// Peak memory of a process that loads texts and does nothing else.
+    /// Peak memory of a process that loads texts and does nothing else, and of those that load a
+    /// million vectors and search them.
     Memory,
 }
 
 impl Workload {
     /// All of them, in the order they are measured.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Single,
         Self::Batch,
         Self::Bulk,
         Self::Long,
         Self::Search,
+        Self::Rag,
+        Self::Storage,
         Self::Coldstart,
         Self::Memory,
     ];
@@ -53,6 +70,8 @@ impl Workload {
             Self::Bulk => "bulk",
             Self::Long => "long",
             Self::Search => "search",
+            Self::Rag => "rag",
+            Self::Storage => "storage",
             Self::Coldstart => "coldstart",
             Self::Memory => "memory",
         }
@@ -62,7 +81,8 @@ impl Workload {
 /// The name of no workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there is no measurement `{0}`; there are single, batch, bulk, long, search, coldstart, memory"
+    "there is no measurement `{0}`; there are single, batch, bulk, long, search, rag, storage, \
+     coldstart, memory"
 )]
 pub struct NoWorkload(String);
 
@@ -97,6 +117,9 @@ impl Matrix {
 pub struct BenchOptions {
     /// The measurements; default: all.
     pub only: Vec<Workload>,
+    /// Devices to measure one after another; default: the CPU, and the best GPU if there is one.
+    /// `Auto` is the best of them. A GPU does all that is measured on it: nothing is routed.
+    pub devices: Vec<DeviceChoice>,
     /// Runs of each; figures are medians over them. Default: 1.
     pub repeat: usize,
     /// Texts of the bulk run.
@@ -111,6 +134,13 @@ pub struct BenchOptions {
     pub sizes: Vec<usize>,
     /// Rows to find for each query; default: 10.
     pub k: usize,
+    /// Verses to ask questions of; default: all 31,102.
+    pub verses: usize,
+    /// Vectors of 384 numbers to write and read; default: 100,000.
+    pub storage_rows: usize,
+    /// Vectors of 384 numbers that the processes load and search whose memory is measured; default:
+    /// 1,000,000.
+    pub memory_rows: usize,
     /// The `sela` program, for the cold start and the memory; without it both are left out.
     pub program: Option<PathBuf>,
 }
@@ -119,6 +149,7 @@ impl Default for BenchOptions {
     fn default() -> Self {
         Self {
             only: Workload::ALL.to_vec(),
+            devices: Vec::new(),
             repeat: 1,
             texts: None,
             batch_texts: None,
@@ -126,6 +157,9 @@ impl Default for BenchOptions {
             vectors: None,
             sizes: vec![10_000, 100_000, 1_000_000],
             k: 10,
+            verses: crate::demo::VERSES as usize,
+            storage_rows: 100_000,
+            memory_rows: 1_000_000,
             program: None,
         }
     }
@@ -136,6 +170,10 @@ impl Default for BenchOptions {
 pub struct Figure {
     /// What was measured: `single`, `batch100`, `search1`.
     pub name: &'static str,
+    /// Where it was measured: `cpu`, or `gpu:N`, and then that GPU did the work; nothing where
+    /// the device has no part in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// The unit of the numbers without one in their name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'static str>,
@@ -160,6 +198,9 @@ pub struct Figure {
     /// Tokens, special ones included, in a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_s: Option<f64>,
+    /// Rows in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows_per_s: Option<f64>,
 }
 
 /// The machine a bench ran on, and what was chosen for it.
@@ -173,14 +214,18 @@ pub struct Machine {
     pub cpu_threads: usize,
     /// Threads that were used.
     pub threads: usize,
-    /// Instruction set of the kernels.
+    /// Instruction set of the CPU's kernels.
     pub isa: String,
     /// The bf16 unit of the CPU, if it has one.
     pub bf16_unit: Option<String>,
     /// The precision asked for.
     pub dtype: String,
-    /// The arithmetic of the encoder, if it was needed.
+    /// The arithmetic of the encoder on the first device, if it was needed.
     pub arithmetic: Option<String>,
+    /// The devices that were measured.
+    pub devices: Vec<Used>,
+    /// Most bytes of vectors in a GPU's memory.
+    pub gpu_cache: u64,
     /// The operating system and architecture.
     pub system: String,
 }
@@ -192,60 +237,113 @@ pub struct BenchReport {
     pub machine: Machine,
     /// What.
     pub results: Vec<Figure>,
+    /// How much faster GPUs are than the CPU, where both were measured.
+    pub speedups: Vec<Comparison>,
+    /// What Sela wants to reach, and whether it was.
+    pub targets: Vec<Target>,
+}
+
+/// What the measurements share.
+struct Bench<'a> {
+    options: &'a BenchOptions,
+    sides: Vec<Side>,
+    /// Where collections are made for the measurements; all sides have their data there.
+    scratch: Scratch,
+    /// The engine with the user's own collections.
+    engine: &'a Engine,
 }
 
 /// Runs the measurements, telling of each when it begins (`None`) and of each figure found.
+///
+/// # Errors
+///
+/// [`crate::Error::NotMeasured`] when the CPU did in a GPU's place what was measured on the GPU.
 pub fn run(
     engine: &Engine,
     options: &BenchOptions,
     sink: &mut dyn FnMut(Workload, Option<&Figure>),
 ) -> Result<BenchReport> {
-    let machine = machine(engine, needs_model(&options.only))?;
+    let scratch = Scratch::new(&engine.options().home, "bench")?;
+    let bench = Bench {
+        options,
+        sides: sides::open(engine, &options.devices, scratch.path())?,
+        scratch,
+        engine,
+    };
+    let machine = machine(&bench)?;
     let mut results = Vec::new();
     for workload in Workload::ALL
         .into_iter()
         .filter(|w| options.only.contains(w))
     {
         sink(workload, None);
-        let figures = match workload {
-            Workload::Single => embed::single(engine, options)?,
-            Workload::Batch => embed::batch(engine, options)?,
-            Workload::Bulk => embed::bulk(engine, options)?,
-            Workload::Long => embed::long(engine, options)?,
-            Workload::Search => search::search(engine, options)?,
-            Workload::Coldstart => process::coldstart(engine, options)?,
-            Workload::Memory => process::memory(engine, options)?,
-        };
-        for figure in figures {
+        bench.measure(workload, &mut |figure| {
             sink(workload, Some(&figure));
             results.push(figure);
-        }
+        })?;
     }
-    Ok(BenchReport { machine, results })
+    Ok(BenchReport {
+        machine,
+        speedups: compare::speedups(&results),
+        targets: compare::targets(&results),
+        results,
+    })
+}
+
+impl Bench<'_> {
+    fn measure(&self, workload: Workload, found: &mut dyn FnMut(Figure)) -> Result<()> {
+        match workload {
+            Workload::Storage => storage::storage(self)?.into_iter().for_each(&mut *found),
+            Workload::Memory => process::memory(self, found)?,
+            Workload::Rag => rag::rag(self, found)?,
+            Workload::Search => search::search(self, found)?,
+            _ => {
+                for side in &self.sides {
+                    let figures = match workload {
+                        Workload::Single => side.embedding("single", embed::single, self.options),
+                        Workload::Batch => side.embedding("batch100", embed::batch, self.options),
+                        Workload::Bulk => side.embedding("bulk", embed::bulk, self.options),
+                        Workload::Long => side.embedding("long", embed::long, self.options),
+                        _ => process::coldstart(self, side),
+                    }?;
+                    figures.into_iter().for_each(&mut *found);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the GPU embedded all texts between two looks at the counters; else what happened.
+pub(crate) fn embedded_by_gpu(before: &Stats, after: &Stats) -> Result<(), String> {
+    sides::did_the_work(before, after, sides::Uses::Encoder)
 }
 
 /// Whether any of the measurements embeds text.
 pub fn needs_model(workloads: &[Workload]) -> bool {
-    workloads.iter().any(|w| *w != Workload::Search)
+    workloads
+        .iter()
+        .any(|w| !matches!(w, Workload::Search | Workload::Storage))
 }
 
-fn machine(engine: &Engine, with_model: bool) -> Result<Machine> {
-    let cpu = Inventory::probe().cpu;
-    let report = match with_model {
-        true => Some(engine.capabilities()?.report),
-        false => None,
-    };
-    let options = engine.options();
-    let isa = report.as_ref().map_or(cpu.isas[0], |r| r.isa);
+fn machine(bench: &Bench<'_>) -> Result<Machine> {
+    let cpu = Inventory::probe_cpu().cpu;
+    let with_model = needs_model(&bench.options.only);
+    let used = bench.sides.iter().map(|side| side.used(with_model));
+    let devices = used.collect::<Result<Vec<_>>>()?;
+    let options = bench.engine.options();
+    let isa = devices.iter().find_map(|used| used.isa.clone());
     Ok(Machine {
         sela: env!("CARGO_PKG_VERSION"),
         cpu: cpu.name,
         cpu_threads: cpu.threads,
         threads: options.threads.unwrap_or(cpu.threads),
-        isa: isa.to_string(),
+        isa: isa.unwrap_or_else(|| cpu.isas[0].to_string()),
         bf16_unit: cpu.bf16.map(|unit| unit.to_string()),
         dtype: format!("{:?}", options.dtype).to_lowercase(),
-        arithmetic: report.map(|r| r.arithmetic.to_string()),
+        arithmetic: devices.first().and_then(|used| used.arithmetic.clone()),
+        devices,
+        gpu_cache: options.gpu_cache,
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     })
 }

@@ -265,6 +265,7 @@ impl Collection {
                 found,
             });
         }
+        let searcher = self.engine.searcher()?;
         let began = Instant::now();
         let view = self.store.view()?;
         let live = match &query.filter {
@@ -276,7 +277,7 @@ impl Collection {
             view: &view,
             chosen: live.as_deref(),
         };
-        let near = nearest(self.engine.searcher(), &source, vector, query.k, metric)?;
+        let near = nearest(&searcher, &source, vector, query.k, metric)?;
         let places: Vec<_> = near.iter().map(|n| n.place).collect();
         let fields = Fields {
             vector: query.with_vector,

@@ -8,16 +8,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sela_compute::Inventory;
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::Gpu;
+use sela_compute::inventory::GpuFacts;
+use sela_compute::{DeviceChoice, Inventory};
 use sela_encoder::{Dtype, Embeddings, Encoder, EncoderOptions, ModelFiles, TextInfo};
-use sela_index::{Searcher, SearcherOptions};
+use sela_index::{RouteChoice, Searcher, SearcherOptions};
 use sela_store::disk::{Disk, Mapped, OsDisk};
 
 use crate::collection::{Collection, CollectionOptions, Vectors};
+use crate::device::{Device, Opened};
 use crate::error::{Error, Result};
 use crate::models::{DEFAULT_MODEL, ModelDir, ModelOptions, Models};
 use crate::names;
-use crate::stats::{Capabilities, Counters, Stats};
+use crate::stats::{Capabilities, Counters, SearchStats, Stats};
 pub(crate) use writers::OpenStore;
 use writers::Writers;
 
@@ -41,13 +45,29 @@ pub struct Options {
     /// The precision promised for vectors; default: the fastest this machine has with a mean
     /// cosine of 0.9999 to f32. Set it to `F32` where vectors must match other programs' closely.
     pub dtype: Dtype,
+    /// Where the heavy work is done; default: on the best GPU if there is one, else on the CPU.
+    /// Under `Auto` a search too small to gain from the GPU stays on the CPU. A GPU that is asked
+    /// for does every search that it can, and its absence is an error once it is needed. A software
+    /// adapter is used only when its number is asked for.
+    pub device: DeviceChoice,
+    /// Bytes of vectors that may stay in the GPU's memory from search to search; default:
+    /// [`GPU_CACHE`]. Raise it where collections are larger and the card has room; rows beyond it
+    /// pass through it at each search.
+    pub gpu_cache: u64,
     /// Threads one call may use; default: all that the system gives. Lower it to leave room for
     /// other work.
     pub threads: Option<usize>,
     /// Where models may be fetched from. The engine itself never does; see
     /// [`Models::find_or_pull`].
     pub models: ModelOptions,
+    /// A GPU that is open already, taken unless the device is the CPU: for tests that make it fail.
+    #[doc(hidden)]
+    #[cfg(feature = "gpu")]
+    pub gpu: Option<Gpu>,
 }
+
+/// Bytes of vectors that stay in the GPU's memory unless the options say otherwise: 2 GiB.
+pub const GPU_CACHE: u64 = 2 << 30;
 
 impl Options {
     /// The defaults, with everything under `home`.
@@ -58,8 +78,12 @@ impl Options {
             home,
             model: DEFAULT_MODEL.to_owned(),
             dtype: Dtype::Auto,
+            device: DeviceChoice::Auto,
+            gpu_cache: GPU_CACHE,
             threads: None,
             models: ModelOptions::default(),
+            #[cfg(feature = "gpu")]
+            gpu: None,
         }
     }
 }
@@ -90,8 +114,9 @@ pub struct Engine {
 struct Inner {
     options: Options,
     models: Models,
+    device: Device,
     encoder: Mutex<Option<Arc<Encoder>>>,
-    searcher: Searcher,
+    searcher: Mutex<Option<Arc<Searcher>>>,
     writers: Writers,
     counters: Counters,
 }
@@ -105,20 +130,16 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Opens an engine; creates nothing and reads no model yet.
+    /// Opens an engine; creates nothing, reads no model and looks for no GPU yet.
     pub fn open(options: Options) -> Result<Self> {
         let models = Models::new(&options.home, options.models.clone());
-        let threads = options.threads.unwrap_or(0);
-        let searcher = Searcher::new(SearcherOptions {
-            threads,
-            ..SearcherOptions::default()
-        })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
                 models,
+                device: Device::default(),
                 encoder: Mutex::new(None),
-                searcher,
+                searcher: Mutex::new(None),
                 writers: Writers::default(),
                 counters: Counters::default(),
             }),
@@ -145,9 +166,32 @@ impl Engine {
         }
         let options = &self.inner.options;
         let model = self.inner.models.find(&options.model)?;
-        let encoder = Arc::new(open_encoder(&model, options)?);
+        let device = self.inner.device.get(options)?;
+        let encoder = Arc::new(open_encoder(&model, options, device)?);
         *slot = Some(encoder.clone());
         Ok(encoder)
+    }
+
+    /// Opens the device that the options ask for, unless that was done; the GPU, if it is one.
+    ///
+    /// Everything that needs the device does this by itself. Do it first to learn that a GPU which
+    /// was asked for is not there before anything else is begun.
+    pub fn device(&self) -> Result<Option<GpuFacts>> {
+        let opened = self.inner.device.get(&self.inner.options)?;
+        Ok(opened.facts().cloned())
+    }
+
+    /// The GPU in use.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu(&self) -> Result<Option<Gpu>> {
+        Ok(self.inner.device.get(&self.inner.options)?.gpu)
+    }
+
+    /// Opens the device, the model and the searcher now, so that the first call need not.
+    pub fn warm_up(&self) -> Result<()> {
+        self.encoder()?;
+        self.searcher()?;
+        Ok(())
     }
 
     /// Embeds one text. If it was longer than the model reads, only the log tells; use
@@ -298,25 +342,50 @@ impl Engine {
     /// What this machine has and what the engine chose; opens the encoder.
     pub fn capabilities(&self) -> Result<Capabilities> {
         let encoder = self.encoder()?;
+        self.searcher()?;
+        let opened = self.inner.device.get(&self.inner.options)?;
+        let mut report = encoder.report();
+        if opened.failed.is_some() {
+            // The encoder was told to use the CPU: here is who told it, and why.
+            report.reasons.splice(..1, opened.reasons.iter().cloned());
+        }
         Ok(Capabilities {
             inventory: Inventory::probe(),
+            gpu: opened.facts().cloned(),
+            searches: self.searches(),
             model: encoder.space().model,
             space: encoder.space().to_string(),
             dim: encoder.dim(),
             tokens_max: encoder.tokens_max(),
             dtype: self.inner.options.dtype,
-            report: encoder.report(),
+            report,
         })
     }
 
     /// What has been done since the engine was opened.
     pub fn stats(&self) -> Stats {
-        let encoder = lock(&self.inner.encoder).clone();
-        Stats::of(&self.inner.counters, encoder.map(|e| e.report()))
+        let report = lock(&self.inner.encoder).as_ref().map(|e| e.report());
+        let unopened = self.inner.device.seen().and_then(|opened| opened.failed);
+        Stats::of(&self.inner.counters, report, self.searches(), unopened)
     }
 
-    pub(crate) fn searcher(&self) -> &Searcher {
-        &self.inner.searcher
+    /// Where searches were done, once there was one.
+    fn searches(&self) -> SearchStats {
+        let searcher = lock(&self.inner.searcher).clone();
+        searcher.map_or_else(SearchStats::default, |searcher| SearchStats::of(&searcher))
+    }
+
+    /// The searcher, made at the first call.
+    pub(crate) fn searcher(&self) -> Result<Arc<Searcher>> {
+        let mut slot = lock(&self.inner.searcher);
+        if let Some(searcher) = &*slot {
+            return Ok(searcher.clone());
+        }
+        let options = &self.inner.options;
+        let device = self.inner.device.get(options)?;
+        let searcher = Arc::new(Searcher::new(searcher_options(options, device))?);
+        *slot = Some(searcher.clone());
+        Ok(searcher)
     }
 
     pub(crate) fn count_query(&self, took: Duration) {
@@ -438,7 +507,7 @@ impl AsRef<[u8]> for MappedFile {
     }
 }
 
-fn open_encoder(model: &ModelDir, options: &Options) -> Result<Encoder> {
+fn open_encoder(model: &ModelDir, options: &Options, device: Opened) -> Result<Encoder> {
     let mut files = ModelFiles::new(&model.name);
     files.weights_sha256 = model.sha256(crate::models::WEIGHTS).map(str::to_owned);
     for (name, _) in ModelFiles::names() {
@@ -450,12 +519,39 @@ fn open_encoder(model: &ModelDir, options: &Options) -> Result<Encoder> {
     }
     let encoder = EncoderOptions {
         dtype: options.dtype,
+        // A GPU that does not open is tried once, not by everyone anew.
+        device: match device.failed {
+            Some(_) => DeviceChoice::Cpu,
+            None => options.device,
+        },
+        #[cfg(feature = "gpu")]
+        gpu: device.gpu,
         threads: options.threads,
         golden: crate::golden::of(model)?,
         tokenizer_sha256: model.sha256("tokenizer.json").map(str::to_owned),
         ..EncoderOptions::default()
     };
     Ok(Encoder::open(&files, &encoder)?)
+}
+
+#[cfg_attr(
+    not(feature = "gpu"),
+    expect(unused_variables, reason = "there is no GPU to hand on")
+)]
+fn searcher_options(options: &Options, device: Opened) -> SearcherOptions {
+    SearcherOptions {
+        threads: options.threads.unwrap_or(0),
+        #[cfg(feature = "gpu")]
+        gpu: device.gpu,
+        gpu_cache: options.gpu_cache,
+        route: match options.device {
+            DeviceChoice::Cpu => RouteChoice::Cpu,
+            DeviceChoice::Auto => RouteChoice::Auto,
+            // Who asks for a GPU wants to see it work, not the router's opinion.
+            _ => RouteChoice::Gpu,
+        },
+        ..SearcherOptions::default()
+    }
 }
 
 fn dtype_name(dtype: Dtype) -> &'static str {

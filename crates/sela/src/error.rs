@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sela_compute::DeviceChoice;
+
 use crate::models::Attempt;
 
 /// A result of the engine.
@@ -45,6 +47,32 @@ pub enum Error {
         problems: Vec<String>,
         /// The name to pull it again by; `None` for a folder of the user's own.
         name: Option<String>,
+    },
+    /// A device that was asked for and is not there.
+    #[error("there is no device `{device}`: {}", devices(there))]
+    NoDevice {
+        /// What was asked for.
+        device: DeviceChoice,
+        /// The GPUs there are, a line each.
+        there: Vec<String>,
+    },
+    /// A device that was asked for, is there and does not work.
+    #[error("the device `{device}` does not work")]
+    DeviceFailed {
+        /// What was asked for.
+        device: DeviceChoice,
+        /// What it said.
+        source: Box<sela_compute::Error>,
+    },
+    /// A figure that would be told of a GPU which did not do the work.
+    #[error("`{what}` was to be measured on `{device}`, but {instead}")]
+    NotMeasured {
+        /// The measurement.
+        what: &'static str,
+        /// Where it was to run.
+        device: String,
+        /// What happened instead.
+        instead: String,
     },
     /// A name that no collection can have.
     #[error("`{name}` cannot be the name of a collection")]
@@ -186,6 +214,11 @@ impl Error {
                 "fetch it again with `sela model pull {name} --force`"
             )),
             Self::ModelDamaged { name: None, .. } => None,
+            Self::NoDevice { device, there } => Some(advice_on_devices(*device, there)),
+            Self::DeviceFailed { .. } => {
+                Some("use `--device auto`, which falls back to the CPU, or `--device cpu`".into())
+            }
+            Self::NotMeasured { .. } => None,
             Self::CollectionName { .. } => Some(format!(
                 "a name has 1 to {} letters, digits, `_`, `-` and dots, and does not start with a dot",
                 crate::names::NAME_MAX
@@ -249,6 +282,29 @@ fn than_in_use(built_with: &str, model: &str) -> String {
         format!("another model called `{model}` than the one in use")
     } else {
         format!("`{built_with}`, but the model in use is `{model}`")
+    }
+}
+
+fn devices(there: &[String]) -> String {
+    match there {
+        [] if cfg!(feature = "gpu") => "this machine has no GPU, or no driver for it".to_owned(),
+        [] => "this build has no GPU kernels".to_owned(),
+        there => format!("there is {}", there.join(", ")),
+    }
+}
+
+fn advice_on_devices(device: DeviceChoice, there: &[String]) -> String {
+    match there {
+        [] if !cfg!(feature = "gpu") => {
+            "build with the default features, or use `--device cpu`".to_owned()
+        }
+        [_, ..] if device == DeviceChoice::Gpu => {
+            "`gpu` takes no software adapter; ask for one by its number, `--device gpu:0`, or use \
+             `--device cpu`"
+                .to_owned()
+        }
+        [_, ..] => "ask for one of those, or use `--device auto` or `--device cpu`".to_owned(),
+        [] => "use `--device auto` or `--device cpu`".to_owned(),
     }
 }
 

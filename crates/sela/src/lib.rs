@@ -19,8 +19,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod checkup;
 mod collection;
 pub mod demo;
+mod device;
 mod engine;
 mod error;
 mod golden;
@@ -34,16 +36,20 @@ mod search;
 mod stats;
 pub mod validate;
 
+pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
-pub use engine::{Engine, Options};
+pub use engine::{Engine, GPU_CACHE, Options};
 pub use error::{Error, Result};
 pub use load::{Items, LoadEvent, LoadOptions, LoadWatch, Loaded, source_name};
 pub use names::NAME_MAX;
 pub use query::{Hit, Metric, Near, Query, metric_name, metric_named};
-pub use sela_compute::{Arithmetic, Inventory, Isa, Tier, scan_self_test, self_test};
+pub use sela_compute::inventory::{GpuFacts, GpuKind, MatrixNumber, MatrixShape, MetalFacts};
+pub use sela_compute::{
+    Arithmetic, DeviceChoice, Inventory, Isa, Tier, UnknownDevice, scan_self_test, self_test,
+};
 pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
 pub use sela_store::{
     Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
     Report as VerifyReport, Row, Schema, Written,
 };
-pub use stats::{Capabilities, Stats};
+pub use stats::{Capabilities, Pages, SearchStats, Stats};

@@ -27,6 +27,7 @@ impl Source for Stored<'_> {
     fn part(&self, part: usize) -> Result<sela_index::Part<'_>, BoxError> {
         let stored = &self.view.parts()[part];
         Ok(sela_index::Part {
+            identity: stored.identity(),
             rows: stored.rows(),
             rows_per_block: stored.rows_per_block(),
             record: match stored.record() {
@@ -39,8 +40,13 @@ impl Source for Stored<'_> {
                 sela_store::Seqs::Run(first) => sela_index::Seqs::Run(first),
                 sela_store::Seqs::Table(table) => sela_index::Seqs::Bytes(table),
             },
-            // What a filter chose is live as well.
-            live: Some(self.chosen.map_or(stored.live(), |chosen| &chosen[part])),
+            // What a filter chose is live as well. Where every row is, no bitmap is worth sending
+            // anywhere.
+            live: match self.chosen {
+                Some(chosen) => Some(&chosen[part]),
+                None if stored.live_rows() == stored.rows() => None,
+                None => Some(stored.live()),
+            },
             filter: None,
         })
     }

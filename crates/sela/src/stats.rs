@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sela_compute::Inventory;
+use sela_compute::inventory::GpuFacts;
+use sela_compute::{Inventory, Tier};
 use sela_encoder::{Dtype, Report};
+use sela_index::Searcher;
+use serde::{Serialize, Serializer};
 
 /// What this machine has and what the engine chose for it.
 #[derive(Clone, Debug)]
@@ -12,6 +15,8 @@ use sela_encoder::{Dtype, Report};
 pub struct Capabilities {
     /// The machine.
     pub inventory: Inventory,
+    /// The GPU that is in use; without one the CPU does everything.
+    pub gpu: Option<GpuFacts>,
     /// The model's name.
     pub model: String,
     /// The identity of the vector space.
@@ -22,17 +27,28 @@ pub struct Capabilities {
     pub tokens_max: usize,
     /// The precision that was asked for.
     pub dtype: Dtype,
-    /// What was chosen, and why nothing faster.
+    /// What was chosen for the encoder, and why nothing faster: tier, device, variant of its
+    /// kernels.
     pub report: Report,
+    /// What was chosen for searches.
+    pub searches: SearchStats,
 }
 
 /// What has been done since the engine was opened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stats {
+    /// The path of the encoder, once the model is open.
+    #[serde(serialize_with = "as_text")]
+    pub tier: Option<Tier>,
+    /// The name of its device: `cpu` or a GPU's.
+    pub device: Option<String>,
+    /// The kind of its kernels, where a device has several.
+    pub variant: Option<String>,
     /// Calls that embedded.
     pub embed_calls: u64,
-    /// Time spent in them.
+    /// Time spent in them; in seconds where it is written down.
+    #[serde(rename = "embed_seconds", serialize_with = "as_seconds")]
     pub embed_time: Duration,
     /// Texts embedded.
     pub texts: u64,
@@ -40,12 +56,78 @@ pub struct Stats {
     pub tokens: u64,
     /// Texts cut to the model's length.
     pub truncated: u64,
-    /// Texts computed again because a number was not finite.
+    /// Texts computed again, because a number was not finite or the GPU failed.
     pub degraded: u64,
     /// Queries answered.
     pub queries: u64,
-    /// Time spent on them, embedding apart.
+    /// Time spent on them, embedding apart; in seconds where it is written down.
+    #[serde(rename = "query_seconds", serialize_with = "as_seconds")]
     pub query_time: Duration,
+    /// Times that a GPU failed and the CPU did the work: batches of texts, searches, and a device
+    /// that did not open.
+    pub fallbacks: u64,
+    /// What the GPU said when it failed last.
+    pub last_fallback: Option<String>,
+    /// Searches by device, and what the GPU holds.
+    pub searches: SearchStats,
+}
+
+/// Searches by device, and what the GPU holds of the collections.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct SearchStats {
+    /// The GPU's name, if searches may be done by one.
+    pub device: Option<String>,
+    /// The kind of its kernels.
+    pub variant: Option<String>,
+    /// Searches that were given to the GPU and that it did not fail.
+    pub on_gpu: u64,
+    /// Queries of these that the GPU found the candidates for. Scoring them is always the CPU's.
+    pub gpu_queries: u64,
+    /// Queries of these that were left to the CPU: too many rows, or too few, are near to them, `k`
+    /// is large, or numbers are extreme.
+    pub gpu_left: u64,
+    /// Searches that the CPU did, those that the GPU failed among them.
+    pub on_cpu: u64,
+    /// Times that the GPU failed: searches, and kernels that could not be made ready.
+    pub fallbacks: u64,
+    /// Why it did so last.
+    pub last_fallback: Option<String>,
+    /// Where the last search was done, and why there: `gpu: ...`, `cpu: ...`.
+    pub last: Option<String>,
+    /// Pages of rows in the GPU's memory.
+    pub pages: Pages,
+}
+
+/// Pages of rows in the GPU's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Pages {
+    /// Pages that a search needed and found there.
+    pub hits: u64,
+    /// Pages that a search needed and did not find there.
+    pub misses: u64,
+    /// Pages brought there.
+    pub page_ins: u64,
+    /// Pages given up for others.
+    pub page_outs: u64,
+    /// Pages that passed through and did not stay.
+    pub streamed: u64,
+    /// Bytes there now.
+    pub bytes: u64,
+    /// Most bytes that may be there.
+    pub budget: u64,
+}
+
+fn as_text<S: Serializer>(tier: &Option<Tier>, to: S) -> Result<S::Ok, S::Error> {
+    match tier {
+        Some(tier) => to.collect_str(tier),
+        None => to.serialize_none(),
+    }
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }
 
 #[derive(Debug, Default)]
@@ -73,8 +155,44 @@ impl Timed {
     }
 }
 
+impl SearchStats {
+    pub(crate) fn of(searcher: &Searcher) -> Self {
+        let stats = searcher.stats();
+        let last = stats.last.map(|decision| {
+            let on = if decision.gpu { "gpu" } else { "cpu" };
+            format!("{on}: {}", decision.reason)
+        });
+        Self {
+            device: stats.device,
+            variant: stats.variant,
+            on_gpu: stats.on_gpu,
+            gpu_queries: stats.gpu_queries,
+            gpu_left: stats.gpu_left,
+            on_cpu: stats.on_cpu,
+            fallbacks: stats.fallbacks,
+            last_fallback: stats.last_fallback,
+            last,
+            pages: Pages {
+                hits: stats.pages.hits,
+                misses: stats.pages.misses,
+                page_ins: stats.pages.page_ins,
+                page_outs: stats.pages.page_outs,
+                streamed: stats.pages.streamed,
+                bytes: stats.pages.bytes,
+                budget: stats.pages.budget,
+            },
+        }
+    }
+}
+
 impl Stats {
-    pub(crate) fn of(counters: &Counters, report: Option<Report>) -> Self {
+    /// `unopened` tells of a GPU that was there and did not open.
+    pub(crate) fn of(
+        counters: &Counters,
+        report: Option<Report>,
+        searches: SearchStats,
+        unopened: Option<String>,
+    ) -> Self {
         let (embed_calls, embed_time) = counters.embed.read();
         let (queries, query_time) = counters.query.read();
         let mut stats = Self {
@@ -82,13 +200,21 @@ impl Stats {
             embed_time,
             queries,
             query_time,
+            fallbacks: searches.fallbacks + u64::from(unopened.is_some()),
+            last_fallback: searches.last_fallback.clone().or(unopened),
+            searches,
             ..Self::default()
         };
         if let Some(report) = report {
+            stats.tier = Some(report.tier);
+            stats.device = Some(report.device);
+            stats.variant = report.variant;
             stats.texts = report.texts;
             stats.tokens = report.tokens;
             stats.truncated = report.truncated;
             stats.degraded = report.degraded;
+            stats.fallbacks += report.fallbacks;
+            stats.last_fallback = report.last_fallback.or(stats.last_fallback);
         }
         stats
     }

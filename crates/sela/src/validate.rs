@@ -1,6 +1,7 @@
 //! Checks that a user can run: are the vectors right, the batches invariant, the search exact,
-//! and does the disk give back what it was given?
+//! does the disk give back what it was given, and does the GPU say what the CPU says?
 
+mod gpu;
 mod search;
 mod store;
 mod vectors;
@@ -122,5 +123,6 @@ pub fn run(engine: &Engine, sink: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> 
     vectors::run(engine, &mut checks)?;
     search::run(engine, &mut checks);
     store::run(engine, &mut checks);
+    gpu::run(engine, &mut checks)?;
     Ok(checks.done)
 }

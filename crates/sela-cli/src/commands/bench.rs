@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use sela::bench::{BenchOptions, Figure, Matrix, Workload};
+use indicatif::ProgressBar;
+use sela::DeviceChoice;
+use sela::bench::{BenchOptions, BenchReport, Figure, Machine, Matrix, Used, Workload};
 
 use super::{print, print_json};
 use crate::app::{App, Failure, Outcome, Result};
@@ -11,65 +13,136 @@ use crate::readers::Lines;
 use crate::{npy, table};
 
 pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
-    let options = options(&args)?;
-    let engine = match sela::bench::needs_model(&options.only) {
-        true => app.engine_with_model()?,
-        false => app.engine()?,
-    };
+    let options = options(&args, app.global.device.clone())?;
+    // Each device gets an engine of its own: this one opens nothing.
+    let engine = app.engine()?;
+    if sela::bench::needs_model(&options.only) {
+        let name = &engine.options().model;
+        app.pulling(name, |watch| engine.models().find_or_pull(name, watch))?;
+    }
     let to_stdout = args
         .json
         .as_deref()
         .is_some_and(|path| path == Path::new("-"));
     let mut bar = None;
     let mut failed = None;
-    let report = sela::bench::run(&engine, &options, &mut |workload, figure| match figure {
-        None => {
-            let spinner = app.bar(0, "{spinner} {msg} {elapsed}");
-            spinner.set_message(workload.name());
-            if let Some(last) = bar.replace(spinner) {
-                last.finish_and_clear();
-            }
+    let report = sela::bench::run(&engine, &options, &mut |workload, figure| {
+        if let Some(last) = bar.take() {
+            ProgressBar::finish_and_clear(&last);
         }
-        Some(figure) => {
-            if let Some(bar) = bar.take() {
-                bar.finish_and_clear();
-            }
-            if !to_stdout && let Err(failure) = print(&line(figure)) {
-                failed.get_or_insert(failure);
-            }
+        if let Some(figure) = figure
+            && !to_stdout
+            && let Err(failure) = print(&line(figure))
+        {
+            failed.get_or_insert(failure);
         }
-    })?;
+        bar = Some(app.spinner(workload.name()));
+    });
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
+    let report = report?;
     if let Some(failure) = failed {
         return Err(failure);
     }
-    match &args.json {
-        Some(_) if to_stdout => print_json(&report)?,
-        Some(path) => {
-            let text =
-                serde_json::to_string_pretty(&report).map_err(|e| Failure::say(e.to_string()))?;
-            std::fs::write(path, text + "\n").map_err(Failure::file("write", path))?;
-        }
-        None => {
-            let m = &report.machine;
-            let cpu = m.cpu.as_deref().unwrap_or("unknown CPU");
-            let (threads, of) = (m.threads, m.cpu_threads);
-            let products = match &m.arithmetic {
-                Some(arithmetic) => format!(", {arithmetic} products"),
-                None => String::new(),
-            };
-            app.note(&format!(
-                "{cpu}, {threads} of {of} threads, {} kernels{products}",
-                m.isa
-            ));
-        }
+    if to_stdout {
+        print_json(&report)?;
+        return Ok(Outcome::Done);
+    }
+    print(&summary(&report))?;
+    if let Some(path) = &args.json {
+        let text =
+            serde_json::to_string_pretty(&report).map_err(|e| Failure::say(e.to_string()))?;
+        std::fs::write(path, text + "\n").map_err(Failure::file("write", path))?;
+    }
+    for told in machine(&report.machine) {
+        app.note(&told);
     }
     Ok(Outcome::Done)
 }
 
-fn options(args: &Bench) -> Result<BenchOptions> {
+/// The machine in lines: the CPU, then each GPU.
+fn machine(m: &Machine) -> Vec<String> {
+    let cpu = m.cpu.as_deref().unwrap_or("unknown CPU");
+    let (threads, of, isa) = (m.threads, m.cpu_threads, &m.isa);
+    let products = |used: &Used| match (&used.arithmetic, &used.variant) {
+        (Some(arithmetic), Some(variant)) => format!(", {arithmetic} by {variant} kernels"),
+        (Some(arithmetic), None) => format!(", {arithmetic} products"),
+        _ => String::new(),
+    };
+    let by_cpu = m.devices.iter().find(|used| used.gpu.is_none());
+    let mut lines = vec![format!(
+        "{cpu}, {threads} of {of} threads, {isa} kernels{}",
+        by_cpu.map_or_else(String::new, products)
+    )];
+    for used in &m.devices {
+        let (Some(gpu), Some(backend)) = (&used.gpu, &used.backend) else {
+            continue;
+        };
+        let driver = used.driver.as_deref().unwrap_or_default();
+        lines.push(format!(
+            "{}: {gpu}, {backend}, {driver}{}",
+            used.name,
+            products(used)
+        ));
+    }
+    lines
+}
+
+/// The devices against each other, and the aims.
+fn summary(report: &BenchReport) -> String {
+    let rows = |rows: Option<usize>| {
+        rows.map_or_else(String::new, |rows| {
+            format!("{} rows", table::count(rows as u64))
+        })
+    };
+    let mut text = String::new();
+    if !report.speedups.is_empty() {
+        let mut lines = vec![
+            ["", "", "cpu", "gpu", "", "speed-up"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        lines.extend(report.speedups.iter().map(|s| {
+            vec![
+                s.name.to_owned(),
+                rows(s.rows),
+                format!("{:.3}", s.cpu),
+                format!("{:.3}", s.gpu),
+                s.unit.to_owned(),
+                format!("{:.1}x ({})", s.speedup, s.device),
+            ]
+        }));
+        text += &format!("\nSide by side\n{}", table::columns(&lines));
+    }
+    let lines: Vec<Vec<String>> = report
+        .targets
+        .iter()
+        .map(|target| {
+            let found = match target.found {
+                Some(found) if found >= 100.0 => format!("{found:.0}"),
+                Some(found) => format!("{found:.1}"),
+                None => "-".to_owned(),
+            };
+            let met = match target.met {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "not measured",
+            };
+            let device = target.device.clone().unwrap_or_default();
+            vec![
+                target.what.clone(),
+                device,
+                target.aim.to_owned(),
+                found,
+                met.to_owned(),
+            ]
+        })
+        .collect();
+    text + &format!("\nAims\n{}", table::columns(&lines))
+}
+
+fn options(args: &Bench, devices: Vec<DeviceChoice>) -> Result<BenchOptions> {
     let texts = |path: &Option<std::path::PathBuf>| path.as_deref().map(read_texts).transpose();
     let vectors = match (&args.vectors, &args.queries) {
         (Some(rows), Some(queries)) => Some((read_matrix(rows)?, read_matrix(queries)?)),
@@ -82,6 +155,7 @@ fn options(args: &Bench) -> Result<BenchOptions> {
     };
     Ok(BenchOptions {
         only,
+        devices,
         repeat: args.repeat,
         texts: texts(&args.texts)?,
         batch_texts: texts(&args.batch_texts)?,
@@ -126,10 +200,16 @@ fn line(figure: &Figure) -> String {
     for (what, value) in [
         ("texts/s", figure.texts_per_s),
         ("tokens/s", figure.tokens_per_s),
+        ("rows/s", figure.rows_per_s),
     ] {
         if let Some(value) = value {
             parts.push(format!("{} {what}", table::count(value.round() as u64)));
         }
     }
-    format!("{:<10} {rows:>15}  {}\n", figure.name, parts.join(", "))
+    let device = figure.device.as_deref().unwrap_or("-");
+    format!(
+        "{:<13} {device:<5} {rows:>15}  {}\n",
+        figure.name,
+        parts.join(", ")
+    )
 }

@@ -1,11 +1,14 @@
 //! `sela doctor`: what the machine has, what was chosen, and why.
 
+mod gpu;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
-use sela::{Arithmetic, Inventory, Isa};
+use sela::{Arithmetic, Engine, Inventory, Isa};
 use serde_json::{Value, json};
 
+use self::gpu::{InUse, gpu_json, gpu_rows, probe_json, probe_rows};
 use super::{print, print_json};
 use crate::app::{App, Failure, Outcome, Result};
 use crate::args::Format;
@@ -13,9 +16,11 @@ use crate::table;
 
 pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
     let machine = Inventory::probe();
-    let tests = self_tests(&machine);
+    let engine = app.engine()?;
+    let mut tests = self_tests(&machine);
+    let gpu = gpu::in_use(&engine, &machine.gpus, &mut tests);
     // Told as well when there is no model yet, and nothing is fetched for it.
-    let chosen = chosen(app);
+    let chosen = chosen(&engine, gpu.as_ref().err());
     let passed = tests.iter().all(|t| !matches!(t.ended, Ended::Fail(_)));
     let usable = chosen.as_ref().map_or_else(|nothing| nothing.yet, |_| true);
     let outcome = if passed && usable {
@@ -24,8 +29,8 @@ pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
         Outcome::Nothing
     };
     let printed = match format.json {
-        true => print_json(&report_json(app, &machine, &chosen, &tests)),
-        false => print(&report(app, &machine, &chosen, &tests)),
+        true => print_json(&report_json(app, &machine, &gpu, &chosen, &tests)),
+        false => print(&report(app, &machine, &gpu, &chosen, &tests)),
     };
     if !format.json
         && let Err(Nothing {
@@ -37,9 +42,13 @@ pub(super) fn run(app: &App, format: Format) -> Result<Outcome> {
     outcome.printed(printed)
 }
 
-fn report(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> String {
+fn report(app: &App, machine: &Inventory, gpu: &InUse, chosen: &Chosen, tests: &[Test]) -> String {
     let mut text = String::from("This machine\n");
     text += &indented(&machine_rows(machine));
+    for facts in &machine.gpus {
+        text += &format!("\nGPU {}: {}\n", facts.index, facts.name);
+        text += &indented(&gpu_rows(facts));
+    }
     text += "\nChosen\n";
     match chosen {
         Ok(chosen) => text += &indented(&chosen_rows(chosen)),
@@ -47,6 +56,10 @@ fn report(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> St
             yet: true, error, ..
         }) => text += &format!("  nothing yet: {error}\n"),
         Err(Nothing { error, .. }) => text += &format!("  nothing: {error}\n"),
+    }
+    if let Ok(Some(probe)) = gpu {
+        text += "\nThe GPU as the router of searches sees it\n";
+        text += &indented(&probe_rows(probe));
     }
     text += "\nSelf-tests against the reference\n";
     text += &indented(&tests.iter().map(Test::row).collect::<Vec<_>>());
@@ -57,10 +70,19 @@ fn report(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> St
     text
 }
 
-fn report_json(app: &App, machine: &Inventory, chosen: &Chosen, tests: &[Test]) -> Value {
+fn report_json(
+    app: &App,
+    machine: &Inventory,
+    gpu: &InUse,
+    chosen: &Chosen,
+    tests: &[Test],
+) -> Value {
+    let probe = gpu.as_ref().ok().and_then(Option::as_ref);
     json!({
         "sela": env!("CARGO_PKG_VERSION"),
         "machine": machine_json(machine),
+        "gpus": machine.gpus.iter().map(gpu_json).collect::<Vec<_>>(),
+        "search_probe": probe.map(probe_json),
         "chosen": match chosen {
             Ok(chosen) => chosen_json(chosen),
             Err(nothing) => json!({"error": nothing.error}),
@@ -87,13 +109,18 @@ struct Nothing {
     hint: Option<String>,
 }
 
-fn chosen(app: &App) -> Chosen {
-    let opened = app.engine().and_then(|engine| Ok(engine.capabilities()?));
-    opened.map_err(|failure| {
-        let yet = matches!(failure, Failure::Sela(sela::Error::ModelMissing { .. }));
-        let (error, hint) = failure.lines();
-        Nothing { yet, error, hint }
-    })
+fn chosen(engine: &Engine, no_device: Option<&sela::Error>) -> Chosen {
+    // A device that was asked for and is not there is the first thing to tell.
+    let absent = no_device.map(|error| (error.to_string(), error.hint(), false));
+    let opened = match absent {
+        Some(absent) => Err(absent),
+        None => engine.capabilities().map_err(|error| {
+            let yet = matches!(error, sela::Error::ModelMissing { .. });
+            let (error, hint) = Failure::Sela(error).lines();
+            (error, hint, yet)
+        }),
+    };
+    opened.map_err(|(error, hint, yet)| Nothing { yet, error, hint })
 }
 
 /// How a self-test ended.
@@ -214,7 +241,19 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
         ),
     ]
     .map(|(what, value)| vec![what.to_owned(), value])
-    .into()
+    .into_iter()
+    .chain(no_gpu(machine))
+    .collect()
+}
+
+/// A line for a machine without GPUs; the others are told one by one.
+fn no_gpu(machine: &Inventory) -> Option<Vec<String>> {
+    let why = match cfg!(feature = "gpu") {
+        true => "no GPU, or no driver for one",
+        false => "this build has no GPU kernels",
+    };
+    let none = machine.gpus.is_empty();
+    none.then(|| vec!["gpu".to_owned(), why.to_owned()])
 }
 
 fn machine_json(machine: &Inventory) -> Value {
@@ -228,6 +267,7 @@ fn machine_json(machine: &Inventory) -> Value {
 
 fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
     let report = &chosen.report;
+    let budget = chosen.searches.pages.budget;
     let mut rows = vec![
         vec!["model".to_owned(), chosen.model.clone()],
         vec![
@@ -239,11 +279,24 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
         ],
         vec![
             "runs on".to_owned(),
-            format!("{}, {} threads", report.tier, report.threads),
+            match report.tier {
+                sela::Tier::Cpu => format!("cpu, {} threads", report.threads),
+                tier => format!("{tier}: {}", report.device),
+            },
         ],
         vec![
             "arithmetic".to_owned(),
-            format!("{} with {} kernels", report.arithmetic, report.isa),
+            match &report.variant {
+                Some(variant) => format!("{} with {variant} kernels", report.arithmetic),
+                None => format!("{} with {} kernels", report.arithmetic, report.isa),
+            },
+        ],
+        vec![
+            "searches".to_owned(),
+            match &chosen.searches.device {
+                Some(gpu) => format!("by {gpu}, up to {} kept there", table::bytes(budget)),
+                None => "by the cpu".to_owned(),
+            },
         ],
     ];
     rows.extend(
@@ -260,6 +313,7 @@ fn chosen_json(chosen: &sela::Capabilities) -> Value {
     json!({
         "model": chosen.model, "space": chosen.space, "dim": chosen.dim,
         "tokens_max": chosen.tokens_max, "tier": report.tier.to_string(),
+        "device": report.device, "variant": report.variant, "searches": chosen.searches,
         "threads": report.threads, "arithmetic": report.arithmetic.to_string(),
         "isa": report.isa.name(), "reasons": report.reasons,
     })

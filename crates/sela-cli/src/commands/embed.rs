@@ -73,7 +73,7 @@ impl Done {
         }
         if self.degraded > 0 {
             said += &format!(
-                "; {} came out not finite and were computed again in f32",
+                "; {} were computed again by the CPU, as they came out not finite or the GPU failed",
                 count(self.degraded)
             );
         }

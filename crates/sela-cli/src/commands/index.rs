@@ -17,7 +17,7 @@ pub(super) fn run(app: &App, args: &Index) -> Result<Outcome> {
     let texts_only = dim.is_none();
     let engine = match texts_only || args.declare {
         true => app.engine_with_model()?,
-        false => app.engine()?,
+        false => app.engine_at_work()?,
     };
     let collection = open(&engine, args, dim)?;
     let options = LoadOptions {

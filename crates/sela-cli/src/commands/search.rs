@@ -20,7 +20,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     query.k = args.k;
     query.filter = filter;
     query.metric = args.metric.map(Into::into);
-    let engine = app.engine()?;
+    let engine = app.engine_at_work()?;
     // A wrong name is told before a model is fetched for it.
     let collection = engine.collection_read_only(&args.collection)?;
     let external = collection.schema().space.starts_with("external:");
@@ -42,11 +42,45 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     } else {
         print(&lines(&hits))?;
     }
+    if args.explain {
+        let stats = engine.stats();
+        match args.format.json {
+            true => print_json(&serde_json::json!({ "explained": stats }))?,
+            false => app.note(&explained(&stats)),
+        }
+    }
     if hits.is_empty() {
         app.note("nothing was found");
         return Ok(Outcome::Nothing);
     }
     Ok(Outcome::Done)
+}
+
+/// Where the text was embedded and the rows were searched, and why there.
+fn explained(stats: &sela::Stats) -> String {
+    let mut told = String::new();
+    if let (Some(tier), Some(device)) = (stats.tier, &stats.device) {
+        told += &format!("embedded on {device} ({tier}");
+        if let Some(variant) = &stats.variant {
+            told += &format!(", {variant} kernels");
+        }
+        told += ")\n";
+    }
+    told += &format!(
+        "searched on {}",
+        stats.searches.last.as_deref().unwrap_or("nothing")
+    );
+    let pages = stats.searches.pages;
+    if stats.searches.on_gpu > 0 {
+        told += &format!(
+            "\n{} pages were in the GPU's memory, {} were brought there, {} of {} in use",
+            table::count(pages.hits),
+            table::count(pages.page_ins),
+            table::bytes(pages.bytes),
+            table::bytes(pages.budget)
+        );
+    }
+    told
 }
 
 fn parse_filter(text: &str) -> Result<Filter> {

@@ -88,12 +88,16 @@ pub(crate) fn program() -> Command {
     for name in [
         "SELA_HOME",
         "SELA_DATA",
+        "SELA_DEVICE",
+        "SELA_GPU_CACHE",
         "SELA_OFFLINE",
         "SELA_HUB",
         "HF_ENDPOINT",
     ] {
         command.env_remove(name);
     }
+    // A layer of Mesa's that complains on standard error where there is no desktop.
+    command.env("NODEVICE_SELECT", "1");
     command
 }
 

@@ -65,6 +65,7 @@ impl Linear {
             Self::Bf16(Packed::pack(&weights, &biases, inputs, split, unit))
         };
         Ok(match arithmetic {
+            Arithmetic::F16 => return Err(Error::Missing("f16 products on the CPU".into())),
             Arithmetic::F32 => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
             Arithmetic::Bf16 => packed(Split::One),
             Arithmetic::Bf16x3 => packed(Split::Three),

@@ -6,6 +6,7 @@ compile_error!("stored rows are little-endian and are read as they are");
 mod best;
 mod kernels;
 mod padded;
+mod pick;
 mod sums;
 mod tile;
 mod work;
@@ -20,30 +21,26 @@ use crate::error::Error;
 use crate::isa::Isa;
 use crate::scan::{Block, Found, Queries, Scan, Scanning};
 
+#[cfg_attr(not(feature = "gpu"), allow(unused_imports))]
+pub(crate) use self::pick::Pick;
+
 /// Exact search on the CPU.
 ///
 /// Scores are those of [`crate::reference`] to the bit, so an answer is the same for every
 /// instruction set and number of threads.
 ///
 /// ```
-/// use sela_compute::error::BoxError;
-/// use sela_compute::scan::{Block, Metric, Queries, Record, Rows, Scan, Scanning, Seqs};
+/// use sela_compute::scan::{Block, Metric, Queries, Record, Scan, Scanning, Seqs};
 /// use sela_compute::{CpuScan, Isa};
 ///
-/// struct Memory(Vec<u8>);
-///
-/// impl Rows for Memory {
-///     fn bytes(&self) -> Result<&[u8], BoxError> {
-///         Ok(&self.0)
-///     }
-/// }
-///
 /// let numbers = [1.0f32, 0.0, 0.0, 1.0, 0.6, 0.8];
-/// let rows = Memory(numbers.iter().flat_map(|x| x.to_le_bytes()).collect());
+/// let rows: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
 /// let block = Block {
 ///     rows: &rows,
 ///     len: 3,
+///     chunk_rows: 3,
 ///     record: Record::F32,
+///     page: None,
 ///     live: None,
 ///     seqs: Seqs::Run(1),
 /// };
@@ -83,6 +80,18 @@ impl CpuScan {
         self.isa
     }
 
+    /// Checks queries and lays them out, for [`Self::rescore`].
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub(crate) fn prepare(&self, queries: Queries<'_>) -> Result<Prepared, Error> {
+        pack(&self.kernels, queries).map(Prepared)
+    }
+
+    /// The threads it runs on.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// Threads that a search may use.
     pub fn threads(&self) -> usize {
         self.pool.threads()
@@ -98,6 +107,17 @@ impl Scan for CpuScan {
             packed: pack(&self.kernels, queries)?,
             blocks: Vec::new(),
         })
+    }
+}
+
+/// Queries in order, for the kernels.
+pub(crate) struct Prepared(Packed);
+
+impl Prepared {
+    /// The queries' canonical norms.
+    #[cfg_attr(not(feature = "gpu"), allow(dead_code))]
+    pub(crate) fn norms(&self) -> &[f32] {
+        &self.0.norms
     }
 }
 

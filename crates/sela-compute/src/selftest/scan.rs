@@ -2,10 +2,10 @@
 
 use super::Noise;
 use crate::cpu::scan::CpuScan;
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::isa::Isa;
 use crate::reference;
-use crate::scan::{Block, Metric, Queries, Record, Rows, Scan, Scanning, Seqs};
+use crate::scan::{Block, Metric, Queries, Record, Scan, Scanning, Seqs};
 
 /// Rows of a search: several strips and some more.
 const ROWS: usize = 83;
@@ -13,14 +13,6 @@ const ROWS: usize = 83;
 const K: usize = 7;
 /// Numbers of a vector and queries: around the borders of lanes and tiles.
 const SHAPES: [(usize, usize); 5] = [(1, 1), (15, 2), (16, 9), (49, 1), (67, 3)];
-
-struct Memory(Vec<u8>);
-
-impl Rows for Memory {
-    fn bytes(&self) -> Result<&[u8], BoxError> {
-        Ok(&self.0)
-    }
-}
 
 /// Holds the search kernels of `isa` against the canonical scores. An error is a veto.
 ///
@@ -63,12 +55,13 @@ fn check(scan: &CpuScan, rows: &[f32], record: Record, queries: Queries<'_>) -> 
             rows.iter().map(|x| f16(x).to_f32()).collect(),
         ),
     };
-    let memory = Memory(bytes);
     let mut scanning = scan.begin(queries)?;
     scanning.scan(Block {
-        rows: &memory,
+        rows: &bytes,
         len: ROWS as u32,
+        chunk_rows: ROWS as u32,
         record,
+        page: None,
         live: None,
         seqs: Seqs::Run(0),
     })?;

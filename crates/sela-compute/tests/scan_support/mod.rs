@@ -6,8 +6,10 @@
 use std::cmp::Ordering;
 
 use sela_compute::error::BoxError;
-use sela_compute::scan::{Block, Found, Metric, Queries, Record, Rows, Scan, Scanning, Seqs};
-use sela_compute::{CpuScan, Error, Isa, reference};
+use sela_compute::scan::{
+    Block, Found, Metric, PageId, Queries, Record, Rows, Scan, Scanning, Seqs,
+};
+use sela_compute::{Error, Isa, reference};
 
 pub(crate) const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 pub(crate) const RECORDS: [Record; 2] = [Record::F32, Record::F16];
@@ -17,6 +19,9 @@ pub(crate) const RECORDS: [Record; 2] = [Record::F32, Record::F16];
 pub(crate) struct Held {
     pub(crate) bytes: Vec<u8>,
     pub(crate) len: usize,
+    /// Rows of a chunk: `len` for one chunk.
+    pub(crate) chunk_rows: usize,
+    pub(crate) page: Option<PageId>,
     pub(crate) live: Option<Vec<u64>>,
     /// `None` for a run from `first_seq`.
     pub(crate) seqs: Option<Vec<u64>>,
@@ -24,8 +29,13 @@ pub(crate) struct Held {
 }
 
 impl Rows for Held {
-    fn bytes(&self) -> Result<&[u8], BoxError> {
-        Ok(&self.bytes)
+    fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+        if self.chunk_rows >= self.len {
+            return Ok(&self.bytes);
+        }
+        let size = self.bytes.len() / self.len * self.chunk_rows;
+        let start = chunk as usize * size;
+        Ok(&self.bytes[start..(start + size).min(self.bytes.len())])
     }
 }
 
@@ -42,10 +52,18 @@ impl Held {
         Self {
             bytes,
             len: rows.len() / dim,
+            chunk_rows: rows.len() / dim,
+            page: None,
             live: None,
             seqs: None,
             first_seq,
         }
+    }
+
+    /// The same rows in chunks of `rows`.
+    pub(crate) fn with_chunks(mut self, rows: usize) -> Self {
+        self.chunk_rows = rows;
+        self
     }
 
     pub(crate) fn with_live(mut self, live: impl Fn(usize) -> bool) -> Self {
@@ -65,7 +83,9 @@ impl Held {
         Block {
             rows: self,
             len: self.len as u32,
+            chunk_rows: self.chunk_rows as u32,
             record,
+            page: self.page,
             live: self.live.as_deref(),
             seqs,
         }
@@ -142,7 +162,7 @@ pub(crate) fn ranked(blocks: &[Held], record: Record, queries: Queries<'_>) -> V
 
 /// Runs a search.
 pub(crate) fn search(
-    scan: &CpuScan,
+    scan: &impl Scan,
     blocks: &[Held],
     record: Record,
     queries: Queries<'_>,

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sela_compute::Arithmetic;
+use sela_compute::{Arithmetic, DeviceChoice};
 use sela_encoder::{Encoder, EncoderOptions, Error, ModelFiles};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -284,6 +284,7 @@ impl Folder {
 /// One arithmetic on every machine, so that tolerances mean the same everywhere.
 pub fn options(threads: usize) -> EncoderOptions {
     EncoderOptions {
+        device: DeviceChoice::Cpu,
         arithmetic: Some(Arithmetic::F32),
         threads: Some(threads),
         ..EncoderOptions::default()

@@ -11,7 +11,7 @@ mod check;
 use std::cmp::Ordering as Order;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -29,9 +29,14 @@ const SOUND: u8 = 1;
 const BAD: u8 = 2;
 const MISMATCH: &str = "its checksum does not match its bytes";
 
+/// The identity of the next segment that is opened.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// An open segment.
 #[derive(Debug)]
 pub(crate) struct Segment {
+    /// A number that no other open of any segment in this process has.
+    identity: u64,
     path: PathBuf,
     map: Arc<dyn Mapped>,
     row: SegmentRow,
@@ -92,6 +97,7 @@ impl Segment {
             .map(Section::blocks)
             .sum::<u64>();
         Ok(Self {
+            identity: NEXT.fetch_add(1, Ordering::Relaxed),
             path: path.to_owned(),
             blocks: (0..blocks).map(|_| AtomicU8::new(UNKNOWN)).collect(),
             sums: header
@@ -103,6 +109,10 @@ impl Segment {
             row: *row,
             header,
         })
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.identity
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,24 +2,29 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{BenchOptions, Figure, embed, median, millis, timed};
-use crate::engine::Engine;
+use serde::Deserialize;
+
+use super::sides::Side;
+use super::storage::DIM;
+use super::{Bench, Figure, embed, median, millis, timed};
 use crate::error::{Error, Result};
-use crate::scratch::Scratch;
+use crate::random::Random;
 
 /// From the start of a process to its end, one text embedded and printed in between.
-pub(super) fn coldstart(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
+pub(super) fn coldstart(bench: &Bench<'_>, side: &Side) -> Result<Vec<Figure>> {
     const RUNS: usize = 5;
-    let Some(program) = &options.program else {
+    let Some(program) = &bench.options.program else {
         return Ok(Vec::new());
     };
+    let told = bench.scratch.path().join("coldstart.json");
     let mut taken = Vec::new();
-    for run in 0..=RUNS * options.repeat.max(1) {
-        let mut command = command(program, engine);
+    for run in 0..=RUNS * bench.options.repeat.max(1) {
+        let mut command = command(program, side);
+        command.arg("--stats").arg(&told);
         command
             .arg("embed")
             .stdout(Stdio::piped())
@@ -37,56 +42,189 @@ pub(super) fn coldstart(engine: &Engine, options: &BenchOptions) -> Result<Vec<F
         if run > 0 {
             taken.push(millis(took));
         }
+        proven(side, "coldstart", &told, Told::embedded_on_gpu)?;
     }
     let (unit, median) = (Some("ms"), Some(median(&mut taken)));
     Ok(vec![Figure {
         name: "coldstart",
+        device: Some(side.name.clone()),
         unit,
         median,
         ..Figure::default()
     }])
 }
 
-/// The most anonymous memory a process has that loads the bulk texts into a collection. One of its
-/// own, so that what was measured before and the texts held here are not in the figure.
-pub(super) fn memory(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
-    let Some(program) = &options.program else {
-        return Ok(Vec::new());
+/// The most memory of processes that do one thing. Processes of their own, so that what was
+/// measured before and the texts held here are not in the figures.
+pub(super) fn memory(bench: &Bench<'_>, found: &mut dyn FnMut(Figure)) -> Result<()> {
+    let Some(program) = &bench.options.program else {
+        return Ok(());
     };
-    if anonymous_bytes(std::process::id()).is_none() {
-        return Ok(Vec::new());
+    if memory_of(std::process::id()).is_none() {
+        return Ok(());
     }
-    let texts = embed::bulk_texts(options)?;
-    let scratch = Scratch::new(&engine.options().home, "bench")?;
-    let input = scratch.path().join("texts.jsonl");
-    write_items(&input, &texts).map_err(Error::io("write", &input))?;
-    let mut command = command(program, engine);
-    command.arg("--data").arg(scratch.path());
-    command.args(["index", "--collection", "memory", "--input"]);
-    command.arg(&input).stdout(Stdio::null());
-    let peak = Some(peak_of(&mut command, program)? as f64 / 1e6);
-    let (name, unit) = ("memory", Some("MB of anonymous memory"));
-    Ok(vec![Figure {
-        name,
-        unit,
-        rows: Some(texts.len()),
-        peak,
-        ..Figure::default()
-    }])
+    for side in &bench.sides {
+        found(texts(bench, side, program)?);
+    }
+    vectors(bench, program, found)
 }
 
-/// The program with the engine's home, model, precision and threads.
-fn command(program: &Path, engine: &Engine) -> Command {
-    let has = engine.options();
+/// The most anonymous memory of a process that loads the bulk texts into a collection.
+fn texts(bench: &Bench<'_>, side: &Side, program: &Path) -> Result<Figure> {
+    let texts = embed::bulk_texts(bench.options)?;
+    let path = bench.scratch.path();
+    let (input, told) = (path.join("texts.jsonl"), path.join("memory.json"));
+    write_items(&input, &texts).map_err(Error::io("write", &input))?;
+    let name = format!("memory-{}", side.name.replace(':', "-"));
+    let mut command = command(program, side);
+    command.arg("--stats").arg(&told);
+    command.args(["index", "--collection", &name, "--input"]);
+    command.arg(&input).stdout(Stdio::null());
+    let peak = peak_of(&mut command, program)?;
+    proven(side, "memory", &told, Told::embedded_on_gpu)?;
+    Ok(Figure {
+        name: "memory",
+        device: Some(side.name.clone()),
+        unit: Some("MB of anonymous memory"),
+        rows: Some(texts.len()),
+        peak: Some(peak.anonymous as f64 / 1e6),
+        ..Figure::default()
+    })
+}
+
+/// The most resident memory, mapped files included, of a process that loads many vectors into a
+/// collection or of one that searches them, whichever has more.
+fn vectors(bench: &Bench<'_>, program: &Path, found: &mut dyn FnMut(Figure)) -> Result<()> {
+    let Some(first) = bench.sides.first() else {
+        return Ok(());
+    };
+    let rows = bench.options.memory_rows.max(1);
+    let (input, ids) = write_vectors(bench.scratch.path(), rows)?;
+    let mut load = command(program, first);
+    load.args(["index", "--collection", "vectors", "--input"]);
+    load.arg(&input)
+        .arg("--ids")
+        .arg(&ids)
+        .stdout(Stdio::null());
+    let loading = peak_of(&mut load, program)?.resident;
+    let told = bench.scratch.path().join("vectors.json");
+    for side in &bench.sides {
+        let mut search = command(program, side);
+        search.arg("--stats").arg(&told);
+        search.args(["search", "--collection", "vectors", "--vector"]);
+        search.arg(&input).stdout(Stdio::null());
+        let searching = peak_of(&mut search, program)?.resident;
+        proven(side, "memory1m", &told, |told| {
+            told.searches.gpu_queries > 0
+        })?;
+        found(Figure {
+            name: "memory1m",
+            device: Some(side.name.clone()),
+            unit: Some("MB of memory, mapped files included"),
+            rows: Some(rows),
+            peak: Some(loading.max(searching) as f64 / 1e6),
+            ..Figure::default()
+        });
+    }
+    // They are large, and nobody needs them any more.
+    let _ = std::fs::remove_file(input);
+    first.engine.delete("vectors")
+}
+
+/// The program with a side's home, data, model, device, precision and threads.
+fn command(program: &Path, side: &Side) -> Command {
+    let has = side.engine.options();
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).arg("--quiet");
     command.arg("--home").arg(&has.home);
+    command.arg("--data").arg(&has.data);
     command.arg("--model").arg(&has.model);
     command.args(["--dtype", &format!("{:?}", has.dtype).to_lowercase()]);
+    command.args(["--device", &side.name]);
+    command.args(["--gpu-cache", &has.gpu_cache.to_string()]);
     if let Some(threads) = has.threads {
         command.args(["--threads", &threads.to_string()]);
     }
     command
+}
+
+/// What a process wrote of itself, as far as it is looked at.
+#[derive(Deserialize)]
+struct Told {
+    #[serde(default, deserialize_with = "text_or_nothing")]
+    tier: String,
+    fallbacks: u64,
+    searches: Searches,
+}
+
+#[derive(Deserialize)]
+struct Searches {
+    gpu_queries: u64,
+    last: Option<String>,
+}
+
+impl Told {
+    fn embedded_on_gpu(&self) -> bool {
+        !["", "cpu"].contains(&self.tier.as_str())
+    }
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.unwrap_or_default())
+}
+
+/// Whether a process that was to use a GPU did all of its work there.
+fn proven(side: &Side, what: &'static str, told: &Path, on_gpu: fn(&Told) -> bool) -> Result<()> {
+    let text = std::fs::read_to_string(told).map_err(Error::io("read", told))?;
+    if !side.is_gpu() {
+        return Ok(());
+    }
+    let instead = match serde_json::from_str::<Told>(&text) {
+        Err(error) => format!("the process told no figures: {error}"),
+        Ok(told) if told.fallbacks > 0 => "the CPU did a part of it".to_owned(),
+        Ok(told) if !on_gpu(&told) => match told.searches.last {
+            Some(last) => format!("the CPU did it: {last}"),
+            None => "the CPU did it".to_owned(),
+        },
+        Ok(_) => return Ok(()),
+    };
+    Err(Error::NotMeasured {
+        what,
+        device: side.name.clone(),
+        instead,
+    })
+}
+
+/// Random vectors as `.npy` and their names, a few at a time: they are not to fill the memory here.
+fn write_vectors(folder: &Path, rows: usize) -> Result<(PathBuf, PathBuf)> {
+    const AT_ONCE: usize = 10_000;
+    let (input, ids) = (folder.join("vectors.npy"), folder.join("vectors.ids"));
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::new(File::create(&input)?);
+        let mut header =
+            format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {DIM}), }}");
+        while (10 + header.len() + 1) % 64 != 0 {
+            header.push(' ');
+        }
+        header.push('\n');
+        file.write_all(b"\x93NUMPY\x01\x00")?;
+        file.write_all(&(header.len() as u16).to_le_bytes())?;
+        file.write_all(header.as_bytes())?;
+        let mut random = Random::new(11);
+        for first in (0..rows).step_by(AT_ONCE) {
+            let numbers = random.unit_rows(AT_ONCE.min(rows - first), DIM);
+            let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+        }
+        file.flush()?;
+        let mut file = BufWriter::new(File::create(&ids)?);
+        for id in 0..rows {
+            writeln!(file, "{id}")?;
+        }
+        file.flush()
+    };
+    write().map_err(Error::io("write", &input))?;
+    Ok((input, ids))
 }
 
 fn succeeded(program: &Path, status: std::process::ExitStatus) -> Result<()> {
@@ -105,30 +243,41 @@ fn write_items(path: &Path, texts: &[String]) -> std::io::Result<()> {
     file.flush()
 }
 
-/// Runs a command to its end and looks at its anonymous memory all the while.
-fn peak_of(command: &mut Command, program: &Path) -> Result<u64> {
+/// Memory of a process in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Memory {
+    /// Of its own: mapped files are not in it.
+    anonymous: u64,
+    /// The most it ever had in main memory, mapped files included.
+    resident: u64,
+}
+
+/// Runs a command to its end and looks at its memory all the while.
+fn peak_of(command: &mut Command, program: &Path) -> Result<Memory> {
     let mut child = command.spawn().map_err(Error::io("start", program))?;
-    let mut peak = 0;
+    let mut peak = Memory::default();
     loop {
         if let Some(status) = child.try_wait().map_err(Error::io("run", program))? {
             succeeded(program, status)?;
             return Ok(peak);
         }
-        peak = peak.max(anonymous_bytes(child.id()).unwrap_or(0));
+        let now = memory_of(child.id()).unwrap_or_default();
+        peak.anonymous = peak.anonymous.max(now.anonymous);
+        peak.resident = peak.resident.max(now.resident);
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Anonymous memory of a process, where the system tells: mapped files are not in it.
-fn anonymous_bytes(process: u32) -> Option<u64> {
+/// Memory of a process, where the system tells.
+fn memory_of(process: u32) -> Option<Memory> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib * 1024)
+    let bytes = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
+        let kib = line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?;
+        Some(kib * 1024)
+    };
+    Some(Memory {
+        anonymous: bytes("RssAnon:")?,
+        resident: bytes("VmHWM:")?,
+    })
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use sela_index::{Metric, Rows, SearchOptions};
 
-use super::{BenchOptions, Figure, Matrix, median, millis, percentile, timed};
+use super::sides::Uses;
+use super::{Bench, BenchOptions, Figure, Matrix, median, millis, percentile, timed};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::random::Random;
@@ -16,14 +17,23 @@ const CALLS_MIN: usize = 5;
 /// A measurement goes on for as long as this, if calls are quick.
 const TIME: Duration = Duration::from_secs(3);
 
-pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figure>> {
+pub(super) fn search(bench: &Bench<'_>, found: &mut dyn FnMut(Figure)) -> Result<()> {
+    let options = bench.options;
+    let mut all = |rows: &Rows, dim: usize, queries: &Matrix| -> Result<()> {
+        for side in &bench.sides {
+            let figures = side.proven("search", Uses::Searcher, |engine| {
+                measure(engine, rows, dim, queries, options)
+            })?;
+            figures.into_iter().for_each(&mut *found);
+        }
+        Ok(())
+    };
     if let Some((rows, queries)) = &options.vectors {
         not_empty("the rows to search", rows)?;
         not_empty("the queries to search for", queries)?;
         let source = Rows::from_f32(&rows.numbers, rows.dim.max(1));
-        return measure(engine, &source, rows.dim, queries, options);
+        return all(&source, rows.dim, queries);
     }
-    let mut figures = Vec::new();
     for &size in &options.sizes {
         let mut random = Random::new(size as u64);
         let rows = Rows::from_f32(&random.unit_rows(size, DIM), DIM);
@@ -31,9 +41,9 @@ pub(super) fn search(engine: &Engine, options: &BenchOptions) -> Result<Vec<Figu
             dim: DIM,
             numbers: random.unit_rows(QUERIES, DIM),
         };
-        figures.extend(measure(engine, &rows, DIM, &queries, options)?);
+        all(&rows, DIM, &queries)?;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// There is nothing to measure without a row.
@@ -71,7 +81,8 @@ fn measure(
         metric: Metric::Dot,
         k,
     };
-    let find = |queries: &[f32]| Ok(engine.searcher().search(rows, queries, search)?);
+    let searcher = engine.searcher()?;
+    let find = |queries: &[f32]| Ok(searcher.search(rows, queries, search)?);
     let all = repeat(options, |_| find(&queries.numbers))?;
     let one = repeat(options, |call| {
         let at = call % queries.rows().max(1);
@@ -128,10 +139,13 @@ mod tests {
         };
         for (rows, queries, what) in [(4, 0, "queries"), (0, 4, "rows")] {
             let options = BenchOptions {
+                only: vec![crate::bench::Workload::Search],
+                devices: vec![sela_compute::DeviceChoice::Cpu],
                 vectors: Some((matrix(rows), matrix(queries))),
                 ..BenchOptions::default()
             };
-            let said = search(&engine, &options).unwrap_err().to_string();
+            let said = crate::bench::run(&engine, &options, &mut |_, _| {});
+            let said = said.unwrap_err().to_string();
             assert!(said.contains(what) && said.contains("(0, 3)"), "{said}");
         }
     }

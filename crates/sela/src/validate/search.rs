@@ -33,6 +33,7 @@ fn exactness(isa: Isa, threads: Option<usize>) -> Result<Outcome> {
         let searcher = Searcher::new(SearcherOptions {
             isa: Some(isa),
             threads,
+            ..SearcherOptions::default()
         })?;
         for dim in DIMS {
             let numbers = rows(dim);

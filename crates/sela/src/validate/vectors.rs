@@ -29,9 +29,9 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
         let golden = golden.as_ref();
         checks.run(name, || match golden {
             None => skipped("golden vectors of this model"),
-            Some(_) if dtype == Dtype::Bf16 && !has_bf16(engine)? => {
-                skipped("a CPU with a unit for bf16 products (AMX or AVX-512 BF16)")
-            }
+            Some(_) if dtype == Dtype::Bf16 && !has_16_bits(engine)? => skipped(
+                "a GPU with f16 or a CPU with a unit for bf16 products (AMX or AVX-512 BF16)",
+            ),
             Some(golden) => fidelity(engine, golden, dtype),
         });
     }
@@ -42,7 +42,7 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
     Ok(())
 }
 
-fn name_of(dtype: Dtype) -> &'static str {
+pub(super) fn name_of(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::Auto => "auto",
         Dtype::F32 => "f32",
@@ -50,8 +50,10 @@ fn name_of(dtype: Dtype) -> &'static str {
     }
 }
 
-fn has_bf16(engine: &Engine) -> Result<bool> {
-    Ok(engine.capabilities()?.inventory.cpu.bf16.is_some())
+/// Whether the device has a unit for numbers of 16 bits.
+fn has_16_bits(engine: &Engine) -> Result<bool> {
+    let has = engine.capabilities()?;
+    Ok(has.inventory.cpu.bf16.is_some() || has.gpu.is_some_and(|gpu| gpu.f16))
 }
 
 fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
@@ -74,7 +76,7 @@ fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Res
         // Right as they may be, they say nothing of this arithmetic.
         return Ok(Outcome::Fail {
             found: format!(
-                "{degraded} of {texts} vectors by {arithmetic} were not finite and were computed again in f32"
+                "{degraded} of {texts} vectors by {arithmetic} were not finite, or their device failed, and were computed again"
             ),
         });
     }
@@ -91,14 +93,14 @@ fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Res
 }
 
 /// How far vectors are from those they should be; NaN wherever one of their numbers is.
-struct Distance {
-    largest: f32,
-    least: f64,
+pub(super) struct Distance {
+    pub(super) largest: f32,
+    pub(super) least: f64,
     mean: f64,
 }
 
 impl Distance {
-    fn between(found: &[f32], golden: &[f32], dim: usize) -> Self {
+    pub(super) fn between(found: &[f32], golden: &[f32], dim: usize) -> Self {
         // `max` and `min` of the standard library pass over NaNs.
         let largest = found
             .iter()

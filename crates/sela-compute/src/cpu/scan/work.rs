@@ -9,7 +9,7 @@ use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
 use super::padded::Padded;
 use super::tile::Tails;
 use crate::cpu::pool::Pool;
-use crate::error::{BoxError, Error};
+use crate::error::Error;
 use crate::reference::LANES;
 use crate::scan::{Block, Found, Metric};
 
@@ -39,12 +39,25 @@ impl Packed {
     }
 }
 
-/// Rows `start..end` of a block.
+/// Rows `start..end` of a block, all in one chunk.
 #[derive(Clone, Copy)]
 struct Piece {
     block: usize,
+    chunk: u32,
     start: usize,
     end: usize,
+}
+
+/// How a block is cut into pieces: each chunk into as many.
+struct Cut {
+    /// Number of the block's first piece among all of the search.
+    first: usize,
+    /// Pieces of a chunk.
+    pieces: usize,
+    /// Rows of a piece but the last of a chunk.
+    rows: usize,
+    /// Where the bytes of the first chunk are kept, when several pieces share them.
+    kept: usize,
 }
 
 /// What all threads of a search share.
@@ -52,12 +65,14 @@ struct Search<'a> {
     kernels: Kernels,
     packed: &'a Packed,
     blocks: &'a [Block<'a>],
-    /// The bytes of each block, asked for by the first thread that needs them.
-    bytes: Vec<OnceLock<Result<&'a [u8], ()>>>,
-    pieces: Vec<Piece>,
+    cuts: Vec<Cut>,
+    /// Number of pieces.
+    pieces: usize,
+    /// The bytes of chunks of several pieces, asked for by the first thread that needs them.
+    kept: Vec<OnceLock<Option<&'a [u8]>>>,
     next: AtomicUsize,
     failed: AtomicBool,
-    failure: Mutex<Option<(usize, Error)>>,
+    failure: Mutex<Option<((usize, u32), Error)>>,
     /// For each query what the threads have found.
     found: Vec<Mutex<Vec<Candidate>>>,
 }
@@ -73,12 +88,15 @@ pub(super) fn run(
     if queries == 0 {
         return Ok(Vec::new());
     }
+    let strip = kernels.strip_rows(packed.dim, queries);
+    let (cuts, pieces, kept) = cut(packed, strip, blocks);
     let search = Search {
         kernels,
         packed,
         blocks,
-        bytes: blocks.iter().map(|_| OnceLock::new()).collect(),
-        pieces: pieces(packed, kernels.strip_rows(packed.dim, queries), blocks),
+        cuts,
+        pieces,
+        kept: (0..kept).map(|_| OnceLock::new()).collect(),
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
@@ -88,7 +106,7 @@ pub(super) fn run(
         .iter()
         .map(|block| block.len as usize * packed.row_bytes(block))
         .sum();
-    let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces.len() > 1;
+    let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces > 1;
     pool.run(wide, |_| Worker::new(&search).run());
     if let Some((_, error)) = search
         .failure
@@ -101,7 +119,11 @@ pub(super) fn run(
 }
 
 /// Sorts what the threads have found for each query and keeps the best `k`.
-fn merge(pool: &Pool, packed: &Packed, found: Vec<Mutex<Vec<Candidate>>>) -> Vec<Vec<Found>> {
+pub(super) fn merge(
+    pool: &Pool,
+    packed: &Packed,
+    found: Vec<Mutex<Vec<Candidate>>>,
+) -> Vec<Vec<Found>> {
     let sort = |slot: &Mutex<Vec<Candidate>>| {
         let mut candidates = slot.lock().unwrap_or_else(PoisonError::into_inner);
         candidates.sort_unstable();
@@ -128,52 +150,68 @@ fn merge(pool: &Pool, packed: &Packed, found: Vec<Mutex<Vec<Candidate>>>) -> Vec
         .collect()
 }
 
-/// Cuts the blocks, in their order, into even pieces of whole strips.
-fn pieces(packed: &Packed, strip: usize, blocks: &[Block<'_>]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for (block, from) in blocks.iter().enumerate() {
-        let rows = from.len as usize;
-        let count = (rows * packed.row_bytes(from) + PIECE_BYTES / 2) / PIECE_BYTES;
+/// Cuts the chunks of the blocks, in their order, into even pieces of whole strips. Also how many
+/// pieces there are, and how many chunks are of several.
+fn cut(packed: &Packed, strip: usize, blocks: &[Block<'_>]) -> (Vec<Cut>, usize, usize) {
+    let (mut first, mut kept) = (0, 0);
+    let one = |block: &Block<'_>| {
+        let rows = block.len.min(block.chunk_rows) as usize;
+        let count = (rows * packed.row_bytes(block) + PIECE_BYTES / 2) / PIECE_BYTES;
         let size = rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip);
-        for start in (0..rows).step_by(size) {
-            pieces.push(Piece {
-                block,
-                start,
-                end: (start + size).min(rows),
-            });
-        }
-    }
-    pieces
+        let cut = Cut {
+            first,
+            pieces: rows.div_ceil(size),
+            rows: size,
+            kept,
+        };
+        let chunks = block.chunks() as usize;
+        first += chunks * cut.pieces;
+        kept += if cut.pieces > 1 { chunks } else { 0 };
+        cut
+    };
+    let cuts = blocks.iter().map(one).collect();
+    (cuts, first, kept)
 }
 
 impl<'a> Search<'a> {
-    /// The bytes of a block, or `None` when they cannot be had (which is noted as the failure).
-    fn bytes(&self, block: usize) -> Option<&'a [u8]> {
-        let read = || self.read(block).map_err(|error| self.fail(block, error));
-        self.bytes[block].get_or_init(read).ok()
-    }
-
-    fn read(&self, block: usize) -> Result<&'a [u8], Error> {
-        let from = &self.blocks[block];
-        let failed = |source: BoxError| Error::Rows { block, source };
-        let bytes = from.rows.bytes().map_err(failed)?;
-        let number = from.record.bytes();
-        let expected = from.len as usize * self.packed.row_bytes(from);
-        if bytes.len() != expected {
-            return Err(Error::Shape {
-                what: format!("rows of block {block}"),
-                expected: expected / number,
-                found: bytes.len() / number,
-            });
+    /// A piece by its number; it may be empty, beyond the end of a block's last chunk.
+    fn piece(&self, number: usize) -> Piece {
+        // The last of the cuts that begin here: those before it are empty.
+        let block = self.cuts.partition_point(|cut| cut.first <= number) - 1;
+        let cut = &self.cuts[block];
+        let number = number - cut.first;
+        let chunk = (number / cut.pieces) as u32;
+        let rows = self.blocks[block].chunk_range(chunk);
+        let start = rows.start + number % cut.pieces * cut.rows;
+        Piece {
+            block,
+            chunk,
+            start,
+            end: (start + cut.rows).min(rows.end),
         }
-        Ok(bytes)
     }
 
-    /// Notes a failure; that of the first block is told.
-    fn fail(&self, block: usize, error: Error) {
+    /// The bytes of a piece's chunk, or `None` when they cannot be had (which is noted as the
+    /// failure).
+    fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
+        let Piece { block, chunk, .. } = piece;
+        let read = || {
+            let bytes = self.blocks[block].read(self.packed.dim, block, chunk);
+            bytes.map_err(|error| self.fail(piece, error)).ok()
+        };
+        let cut = &self.cuts[block];
+        match cut.pieces {
+            1 => read(),
+            _ => *self.kept[cut.kept + chunk as usize].get_or_init(read),
+        }
+    }
+
+    /// Notes a failure; that of the first chunk is told.
+    fn fail(&self, piece: Piece, error: Error) {
+        let at = (piece.block, piece.chunk);
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.as_ref().is_none_or(|(first, _)| block < *first) {
-            *failure = Some((block, error));
+        if failure.as_ref().is_none_or(|(first, _)| at < *first) {
+            *failure = Some((at, error));
         }
         self.failed.store(true, Ordering::Relaxed);
     }
@@ -214,12 +252,12 @@ impl<'s, 'a> Worker<'s, 'a> {
     /// Works off pieces until none is left, then hands over what was found.
     fn run(mut self) {
         let search = self.search;
-        while !search.failed.load(Ordering::Relaxed)
-            && let Some(piece) = search
-                .pieces
-                .get(search.next.fetch_add(1, Ordering::Relaxed))
-        {
-            self.piece(*piece);
+        while !search.failed.load(Ordering::Relaxed) {
+            let number = search.next.fetch_add(1, Ordering::Relaxed);
+            if number >= search.pieces {
+                break;
+            }
+            self.piece(search.piece(number));
         }
         for (best, found) in self.best.into_iter().zip(&search.found) {
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,7 +272,7 @@ impl<'s, 'a> Worker<'s, 'a> {
         if next_live(from.live, piece.start, piece.end).is_none() {
             return;
         }
-        let Some(bytes) = search.bytes(piece.block) else {
+        let Some(bytes) = search.bytes(piece) else {
             return;
         };
         let queries = search.packed.norms.len();
@@ -250,6 +288,7 @@ impl<'s, 'a> Worker<'s, 'a> {
         let search = self.search;
         let from = &search.blocks[piece.block];
         let size = search.packed.row_bytes(from);
+        let chunk = from.chunk_range(piece.chunk).start;
         let full = search.kernels.strip_rows(search.packed.dim, group.len());
         let mut gathered = Gathered {
             rows: [std::ptr::null(); STRIP_ROOM],
@@ -259,11 +298,12 @@ impl<'s, 'a> Worker<'s, 'a> {
         let mut at = piece.start;
         while let Some(row) = next_live(from.live, at, piece.end) {
             at = row + 1;
-            gathered.rows[gathered.len] = bytes[row * size..at * size].as_ptr();
+            gathered.rows[gathered.len] = bytes[(row - chunk) * size..(at - chunk) * size].as_ptr();
             gathered.numbers[gathered.len] = row as u32;
             gathered.len += 1;
             if gathered.len == full {
-                let ahead = &bytes[at * size..(at + full).min(piece.end) * size];
+                let end = (at + full).min(piece.end);
+                let ahead = &bytes[(at - chunk) * size..(end - chunk) * size];
                 self.strip(from, &mut gathered, ahead, group.clone());
                 self.offer(piece.block, &gathered, group.clone());
                 gathered.len = 0;
@@ -289,7 +329,7 @@ impl<'s, 'a> Worker<'s, 'a> {
         gathered.rows[len..len + 3].fill(last);
         let kernel = self.search.kernels.strip(from.record, packed.metric);
         // SAFETY: `CpuScan` was made for an instruction set that this CPU has; rows point into
-        // the block's bytes, whose length was checked; the rest is as long as the group.
+        // the chunk's bytes, whose length was checked; the rest is as long as the group.
         unsafe {
             kernel(
                 Strip {
@@ -339,7 +379,7 @@ fn group(packed: &Packed) -> usize {
 
 /// The first live row in `from..end`.
 #[inline]
-fn next_live(live: Option<&[u64]>, from: usize, end: usize) -> Option<usize> {
+pub(super) fn next_live(live: Option<&[u64]>, from: usize, end: usize) -> Option<usize> {
     let Some(words) = live else {
         return (from < end).then_some(from);
     };

@@ -1,0 +1,319 @@
+//! The kernels of a search: WGSL put together for a shape, compiled when it is first needed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Error;
+use crate::gpu::encode::{Needs, Shader};
+use crate::gpu::{Binding, Gpu, Kernel, KernelSource};
+use crate::scan::{Metric, Record};
+
+/// How ranks are computed, the fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Variant {
+    /// Cooperative matrices, for batches over f16 rows; few queries as in [`Self::Subgroup`].
+    Matrix,
+    /// Subgroup operations.
+    Subgroup,
+    /// Nothing that a device may lack.
+    Plain,
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Matrix => "matrix",
+            Self::Subgroup => "subgroup",
+            Self::Plain => "plain",
+        })
+    }
+}
+
+/// Rows that a workgroup takes; units are padded to whole tiles.
+pub(super) const TILE_ROWS: u32 = 128;
+/// Most queries of a dispatch of the matrix kernel.
+pub(super) const MATRIX_QUERIES: usize = 64;
+/// Ranks that a workgroup of the selection looks at: `SHARE` in select.wgsl.
+pub(super) const SHARE: u32 = 4_096;
+/// Bins of both histograms of a query: twice `BINS` in select.wgsl.
+pub(super) const BINS: u32 = 4_096;
+
+/// A kernel, by everything that its text depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// Ranks of up to eight queries.
+    Few {
+        subgroup: bool,
+        record: Record,
+        metric: Metric,
+        chunks: u32,
+        queries: u32,
+    },
+    /// Ranks of `cols` times `side` queries, 64 at most, on matrices of that side.
+    Matrix {
+        side: u32,
+        cols: u32,
+        metric: Metric,
+        chunks: u32,
+    },
+    /// Squared norms of rows.
+    Norms {
+        record: Record,
+        chunks: u32,
+    },
+    Coarse,
+    Fine,
+    Pick,
+}
+
+/// Kernels compiled so far.
+pub(super) struct Kernels {
+    gpu: Gpu,
+    compiled: Mutex<HashMap<Key, Arc<Kernel>>>,
+}
+
+impl Kernels {
+    pub(super) fn new(gpu: &Gpu) -> Self {
+        Self {
+            gpu: gpu.clone(),
+            compiled: Mutex::default(),
+        }
+    }
+
+    /// A kernel; compiled now if this is the first time.
+    pub(super) fn get(&self, key: Key) -> Result<Arc<Kernel>, Error> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kernel) = compiled.get(&key) {
+            return Ok(kernel.clone());
+        }
+        let (wgsl, entry) = (key.wgsl(), key.entry());
+        let kernel = Arc::new(self.gpu.kernel(&KernelSource {
+            label: entry,
+            wgsl: &wgsl,
+            entry,
+            bindings: key.bindings(),
+            immediate_bytes: key.immediate_bytes(),
+            // Units are padded to whole tiles and checked when they are cut; offsets into the
+            // other buffers come from the layout that made them; loops run over constants or
+            // over ranges cut off at the buffers' ends.
+            unchecked: true,
+        })?);
+        compiled.insert(key, kernel.clone());
+        Ok(kernel)
+    }
+}
+
+impl Key {
+    /// The text of the kernel.
+    pub(super) fn wgsl(self) -> String {
+        let mut text = String::new();
+        let mut names: HashMap<&str, u32> = HashMap::new();
+        let file = match self {
+            Self::Few {
+                subgroup,
+                record,
+                metric,
+                chunks,
+                queries,
+            } => {
+                names.extend([("QUERIES", queries), ("SUBGROUP", u32::from(subgroup))]);
+                shape(&mut names, record, metric);
+                let (steps, whole) = (chunks.div_ceil(8), chunks.is_multiple_of(8));
+                text += &format!("const CHUNKS: u32 = {chunks}u;\nconst STEPS: u32 = {steps}u;\n");
+                text += &format!("const WHOLE: bool = {whole};\n");
+                include_str!("few.wgsl")
+            }
+            Self::Matrix {
+                side,
+                cols,
+                metric,
+                chunks,
+            } => {
+                names.extend([("SIDE", side), ("TILES", 64 / side), ("COLS", cols)]);
+                shape(&mut names, Record::F16, metric);
+                text += "enable f16;\nenable wgpu_cooperative_matrix;\n";
+                text += &format!("const CHUNKS: u32 = {chunks}u;\n");
+                include_str!("matrix.wgsl")
+            }
+            Self::Norms { record, chunks } => {
+                shape(&mut names, record, Metric::Dot);
+                text += &format!("const CHUNKS: u32 = {chunks}u;\n");
+                text += &format!("const TINY: u32 = {}u;\n", super::bound::ROW_MIN.to_bits());
+                text += "const BEYOND: u32 = 0x7f7fffffu;\n";
+                include_str!("norms.wgsl")
+            }
+            Self::Coarse | Self::Fine | Self::Pick => include_str!("select.wgsl"),
+        };
+        text += "const LOW: f32 = -3.4e38;\nconst NONE: u32 = 0xffffffffu;\n";
+        let lines: Vec<&str> = file.lines().collect();
+        expand(&lines, &names, &mut Vec::new(), &mut text);
+        text
+    }
+
+    fn entry(self) -> &'static str {
+        match self {
+            Self::Coarse => "coarse",
+            Self::Fine => "fine",
+            Self::Pick => "pick",
+            _ => "main",
+        }
+    }
+
+    fn bindings(self) -> &'static [Binding] {
+        use Binding::{Read, ReadWrite};
+        match self {
+            Self::Few { .. } | Self::Coarse | Self::Fine | Self::Pick => &[Read, Read, ReadWrite],
+            Self::Matrix { .. } => &[Read, Read, ReadWrite, Read, Read],
+            Self::Norms { .. } => &[ReadWrite],
+        }
+    }
+
+    fn immediate_bytes(self) -> u32 {
+        4 * match self {
+            Self::Few { .. } => 5,
+            Self::Matrix { .. } => 7,
+            Self::Norms { .. } => 3,
+            Self::Coarse | Self::Fine | Self::Pick => 8,
+        }
+    }
+}
+
+/// The names that conditions ask for.
+fn shape(names: &mut HashMap<&str, u32>, record: Record, metric: Metric) {
+    names.extend([
+        ("HALVES", u32::from(record == Record::F16)),
+        ("COSINE", u32::from(metric == Metric::Cosine)),
+        ("EUCLID", u32::from(metric == Metric::L2)),
+        ("NORMS", u32::from(metric != Metric::Dot)),
+    ]);
+}
+
+/// Writes lines out, with `//# if NAME`, `//# else`, `//# for x in NAME` and `//# end` done, and
+/// `$x` and `$NAME` replaced.
+fn expand<'a>(
+    lines: &[&'a str],
+    names: &HashMap<&str, u32>,
+    loops: &mut Vec<(&'a str, u32)>,
+    text: &mut String,
+) {
+    let mut at = 0;
+    while at < lines.len() {
+        let line = lines[at];
+        at += 1;
+        let Some(directive) = line.strip_prefix("//# ") else {
+            let mut line = line.to_string();
+            for (name, value) in loops.iter().chain(
+                names
+                    .iter()
+                    .map(|(n, v)| (*n, *v))
+                    .collect::<Vec<_>>()
+                    .iter(),
+            ) {
+                line = line.replace(&format!("${name}"), &value.to_string());
+            }
+            text.push_str(&line);
+            text.push('\n');
+            continue;
+        };
+        // The lines up to this directive's end, and where its `else` is.
+        let (mut depth, mut end, mut other) = (1, at, None);
+        while end < lines.len() {
+            match lines[end].strip_prefix("//# ") {
+                Some("end") => depth -= 1,
+                Some("else") if depth == 1 => other = Some(end),
+                Some("else") | None => {}
+                Some(_) => depth += 1,
+            }
+            if depth == 0 {
+                break;
+            }
+            end += 1;
+        }
+        let words: Vec<&str> = directive.split(' ').collect();
+        let value = |name: &str| names.get(name).copied().or_else(|| name.parse().ok());
+        match words[..] {
+            ["for", x, "in", count] => {
+                for i in 0..value(count).unwrap_or(0) {
+                    loops.push((x, i));
+                    expand(&lines[at..end], names, loops, text);
+                    loops.pop();
+                }
+            }
+            ["if", name] if value(name).unwrap_or(0) != 0 => {
+                expand(&lines[at..other.unwrap_or(end)], names, loops, text);
+            }
+            _ => {
+                if let Some(other) = other {
+                    expand(&lines[other + 1..end], names, loops, text);
+                }
+            }
+        }
+        at = end + 1;
+    }
+}
+
+/// Every kernel in every form that its text has, for tests that translate all of them.
+pub fn shaders() -> Vec<Shader> {
+    let mut keys = vec![Key::Coarse];
+    for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+        for record in [Record::F32, Record::F16] {
+            for (queries, chunks) in [(1, 10), (8, 48)] {
+                keys.extend([false, true].map(|subgroup| Key::Few {
+                    subgroup,
+                    record,
+                    metric,
+                    chunks,
+                    queries,
+                }));
+            }
+            let chunks = 10;
+            keys.push(Key::Norms { record, chunks });
+        }
+        keys.extend([(8, 8), (16, 4), (16, 1)].map(|(side, cols)| Key::Matrix {
+            side,
+            cols,
+            metric,
+            chunks: 10,
+        }));
+    }
+    let shader = |key: &Key| Shader {
+        name: format!("scan {key:?}"),
+        source: key.wgsl(),
+        needs: Needs {
+            f16: matches!(key, Key::Matrix { .. }),
+            subgroup: matches!(key, Key::Matrix { .. } | Key::Few { subgroup: true, .. }),
+            matrix: match key {
+                Key::Matrix { side, .. } => *side,
+                _ => 0,
+            },
+        },
+    };
+    keys.iter().map(shader).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shaders;
+    use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+    /// All texts are WGSL and become SPIR-V, on machines without any GPU too.
+    #[test]
+    fn every_text_is_a_shader() {
+        for shader in shaders() {
+            let module = naga::front::wgsl::parse_str(&shader.source).unwrap_or_else(|e| {
+                panic!("{}: {}", shader.name, e.emit_to_string(&shader.source))
+            });
+            let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+                .validate(&module)
+                .unwrap_or_else(|e| {
+                    panic!("{}: {}", shader.name, e.emit_to_string(&shader.source))
+                });
+            let options = naga::back::spv::Options {
+                lang_version: (1, 3),
+                ..Default::default()
+            };
+            naga::back::spv::write_vec(&module, &info, &options, None)
+                .unwrap_or_else(|e| panic!("{}: {e}", shader.name));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! From recorded commands to bytes on the host, with proof that all of them ran.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use wgpu::BufferUsages;
+
+use super::device::Gpu;
+use super::fault::Fault;
+use crate::error::Error;
+
+/// Longest time a submission may take; a device that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Read-back buffers kept for the next submission, and the largest that is.
+const READ_BACKS: usize = 8;
+const READ_BACK_BYTES: u64 = 64 << 20;
+
+/// Bytes to be read back at the end of a submission.
+pub(crate) struct Read<'a> {
+    pub(crate) buffer: &'a wgpu::Buffer,
+    /// A multiple of 4.
+    pub(crate) offset: u64,
+    /// A multiple of 4.
+    pub(crate) bytes: u64,
+}
+
+/// Commands being recorded: one compute pass, opened when it is first asked for.
+pub(crate) struct Recording {
+    gpu: Gpu,
+    // Before the encoder, so that it is dropped first.
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: wgpu::CommandEncoder,
+}
+
+impl Gpu {
+    /// Begins to record.
+    pub(crate) fn record(&self, label: &str) -> Result<Recording, Error> {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some(label) };
+        let encoder = self.caught(|| self.device().create_command_encoder(&descriptor))?;
+        Ok(Recording {
+            gpu: self.clone(),
+            pass: None,
+            encoder,
+        })
+    }
+}
+
+impl Recording {
+    /// The compute pass.
+    pub(crate) fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
+        self.pass.get_or_insert_with(|| {
+            let descriptor = wgpu::ComputePassDescriptor::default();
+            self.encoder
+                .begin_compute_pass(&descriptor)
+                .forget_lifetime()
+        })
+    }
+
+    /// The encoder between passes, for copies; ends the pass that is open.
+    pub(crate) fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        &mut self.encoder
+    }
+
+    /// Submits what was recorded. `reads` come back end to end, in their order.
+    pub(crate) fn submit(mut self, reads: &[Read<'_>]) -> Result<Pending, Error> {
+        let gpu = self.gpu.clone();
+        let shared = gpu.shared();
+        gpu.alive()?;
+        let faults = gpu.faults();
+        if faults.strike(Fault::Lost) {
+            gpu.lose();
+            gpu.alive()?;
+        }
+        let unfinished = faults.strike(Fault::Unfinished);
+        // Never 0, which is what memory holds by chance.
+        let number = shared.submissions.fetch_add(1, Ordering::SeqCst) | 1 << 31;
+        let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
+        let read_back = gpu.read_back(bytes + 4)?;
+        let (mapped, told) = channel();
+        let index = gpu.caught(|| {
+            if let Some(sentinel) = shared.sentinel.get().filter(|_| !unfinished) {
+                let pass = self.pass();
+                pass.set_pipeline(&sentinel.kernel.pipeline);
+                pass.set_bind_group(0, &sentinel.bound, &[]);
+                pass.set_immediates(0, &number.to_le_bytes());
+                pass.dispatch_workgroups(1, 1, 1);
+            }
+            let Self { pass, mut encoder, .. } = self;
+            drop(pass);
+            let mut at = 0;
+            for Read {
+                buffer,
+                offset,
+                bytes,
+            } in reads
+            {
+                encoder
+                    .copy_buffer_to_buffer(buffer, *offset, &read_back, at, *bytes);
+                at += bytes;
+            }
+            if let Some(sentinel) = shared.sentinel.get() {
+                encoder
+                    .copy_buffer_to_buffer(&sentinel.word, 0, &read_back, at, 4);
+            }
+            let index = shared.queue.submit([encoder.finish()]);
+            read_back.map_async(wgpu::MapMode::Read, 0..bytes + 4, move |result| {
+                // Nobody listens any more when the submission was given up.
+                let _ = mapped.send(result);
+            });
+            index
+        })?;
+        Ok(Pending {
+            gpu: gpu.clone(),
+            index,
+            number,
+            read_back: Some(read_back),
+            bytes,
+            told,
+        })
+    }
+}
+
+/// A submission under way. Dropping it gives up the result; the work is done all the same.
+pub(crate) struct Pending {
+    gpu: Gpu,
+    index: wgpu::SubmissionIndex,
+    number: u32,
+    read_back: Option<wgpu::Buffer>,
+    bytes: u64,
+    told: Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Pending {
+    /// Waits for the end and hands over the bytes that were asked for. On any thread.
+    pub(crate) fn wait<T>(mut self, take: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
+        let gpu = self.gpu.clone();
+        gpu.alive()?;
+        let polled = gpu.device().poll(wgpu::PollType::Wait {
+            submission_index: Some(self.index.clone()),
+            timeout: Some(PATIENCE),
+        });
+        if let Err(error) = polled {
+            gpu.alive()?;
+            return Err(gpu.error(format!("waiting for a submission: {error}")));
+        }
+        // Another thread's poll may be the one that delivers the word, a moment later.
+        match self.told.recv_timeout(PATIENCE) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                gpu.alive()?;
+                return Err(gpu.error(format!("reading back: {error}")));
+            }
+            Err(error) => {
+                gpu.alive()?;
+                return Err(gpu.error(format!("reading back: {error}")));
+            }
+        }
+        gpu.alive()?;
+        let Some(read_back) = self.read_back.take() else {
+            return Err(gpu.error("a submission was waited for twice"));
+        };
+        let view = read_back
+            .get_mapped_range(0..self.bytes + 4)
+            .map_err(|error| gpu.error(format!("reading back: {error}")))?;
+        let (bytes, word) = view.split_at(self.bytes as usize);
+        if word != self.number.to_le_bytes() {
+            return Err(gpu.error("a submission did not run to its end"));
+        }
+        let value = take(bytes);
+        drop(view);
+        read_back.unmap();
+        gpu.put_read_back(read_back);
+        Ok(value)
+    }
+}
+
+impl Gpu {
+    fn read_back(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        let kept = self.shared().read_backs.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        // They are in order of size: the first that is large enough is the smallest.
+        if let Some(at) = kept.iter().position(|buffer| buffer.size() >= bytes) {
+            return Ok(kept.remove(at));
+        }
+        drop(kept);
+        let bytes = bytes.next_power_of_two().max(16 << 10);
+        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        self.buffer("read-back", bytes, usage)
+    }
+
+    fn put_read_back(&self, buffer: wgpu::Buffer) {
+        let kept = self.shared().read_backs.lock();
+        let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < READ_BACKS && buffer.size() <= READ_BACK_BYTES {
+            kept.push(buffer);
+            kept.sort_unstable_by_key(wgpu::Buffer::size);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! A model on one kind of silicon.
+
+use sela_compute::encode::{Encode, Ragged, Ticket};
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::{
+    Gpu,
+    encode::{GpuEncode, Variant},
+};
+use sela_compute::{Arithmetic, CpuEncode, Isa};
+
+use crate::bert::Bert;
+use crate::config::Config;
+use crate::error::Error;
+use crate::files::ModelFiles;
+
+/// A model with its weights on one kind of silicon.
+pub(super) enum Backend {
+    Cpu(Bert<CpuEncode>),
+    #[cfg(feature = "gpu")]
+    Gpu {
+        bert: Bert<GpuEncode>,
+        /// The CPU's threads, for all that is not the model.
+        workers: CpuEncode,
+    },
+}
+
+/// A forward under way.
+pub(super) enum Waiting {
+    Cpu(<CpuEncode as Encode>::Ticket),
+    #[cfg(feature = "gpu")]
+    Gpu(<GpuEncode as Encode>::Ticket),
+}
+
+impl Backend {
+    pub(super) fn cpu(
+        files: &ModelFiles,
+        config: &Config,
+        isa: Isa,
+        arithmetic: Arithmetic,
+        threads: usize,
+    ) -> Result<Self, Error> {
+        Ok(Self::Cpu(Bert::load(
+            CpuEncode::new(isa, arithmetic, threads)?,
+            files,
+            config,
+        )?))
+    }
+
+    #[cfg(feature = "gpu")]
+    pub(super) fn gpu(
+        files: &ModelFiles,
+        config: &Config,
+        gpu: &Gpu,
+        variant: Variant,
+        arithmetic: Arithmetic,
+        workers: CpuEncode,
+    ) -> Result<Self, Error> {
+        let backend = GpuEncode::new(gpu.clone(), variant, arithmetic)?;
+        let bert = Bert::load(backend, files, config)?;
+        Ok(Self::Gpu { bert, workers })
+    }
+
+    /// Starts a forward: one vector a sequence, row after row.
+    pub(super) fn submit(&self, batch: &Ragged) -> Result<Waiting, Error> {
+        match self {
+            Self::Cpu(bert) => Ok(Waiting::Cpu(bert.submit(batch)?)),
+            #[cfg(feature = "gpu")]
+            Self::Gpu { bert, .. } => Ok(Waiting::Gpu(bert.submit(batch)?)),
+        }
+    }
+
+    /// Forwards that may be under way at once: the CPU is done when it returns, while a GPU works
+    /// on one as the next is uploaded and the one before is read back.
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 1,
+            #[cfg(feature = "gpu")]
+            Self::Gpu { .. } => 3,
+        }
+    }
+
+    /// Whether the device is gone for good.
+    pub(super) fn is_lost(&self) -> bool {
+        match self {
+            Self::Cpu(_) => false,
+            #[cfg(feature = "gpu")]
+            Self::Gpu { bert, .. } => bert.backend().gpu().is_lost(),
+        }
+    }
+
+    /// Calls `work` for every number below `n`, on all of the CPU's threads that are free.
+    pub(super) fn for_each(&self, n: usize, work: impl Fn(usize) + Sync) {
+        match self {
+            Self::Cpu(bert) => bert.backend().for_each(n, work),
+            #[cfg(feature = "gpu")]
+            Self::Gpu { workers, .. } => workers.for_each(n, work),
+        }
+    }
+}
+
+impl Waiting {
+    /// Waits for the vectors.
+    pub(super) fn wait(self) -> Result<Vec<f32>, Error> {
+        Ok(match self {
+            Self::Cpu(ticket) => ticket.wait()?,
+            #[cfg(feature = "gpu")]
+            Self::Gpu(ticket) => ticket.wait()?,
+        })
+    }
+}

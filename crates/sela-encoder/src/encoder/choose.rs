@@ -1,0 +1,295 @@
+//! The choice of a backend: the plan's order, walked until one passes its self-tests.
+
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "gpu")]
+use sela_compute::CpuEncode;
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::{
+    Gpu, GpuOptions,
+    encode::{Variant, gpu_self_test},
+};
+use sela_compute::{Arithmetic, DeviceChoice, Inventory, Plan, PlanOptions, Tier, plan};
+
+use super::backend::Backend;
+use super::work::{encode, tokenize};
+use super::{Dtype, EncoderOptions, Report};
+use crate::config::Config;
+use crate::error::Error;
+use crate::files::ModelFiles;
+use crate::tokens::Tokens;
+
+/// What a reduced precision must reach against the golden vectors to be used by `auto`.
+const COSINE_MIN: f64 = 0.999;
+const COSINE_MEAN: f64 = 0.9999;
+
+/// The name under which the CPU is reported.
+const CPU: &str = "cpu";
+
+pub(super) struct Choice {
+    pub(super) backend: Backend,
+    pub(super) report: Report,
+}
+
+/// A model and how it is to be opened.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) files: &'a ModelFiles,
+    pub(super) config: &'a Config,
+    pub(super) tokens: &'a Tokens,
+    pub(super) options: &'a EncoderOptions,
+}
+
+/// A walk along the plan, with what was met on the way.
+struct Walk<'a> {
+    wanted: Wanted<'a>,
+    plan: Plan,
+    reasons: Vec<String>,
+    vetoes: Vec<String>,
+    self_tests: Vec<(String, Duration, Option<String>)>,
+}
+
+/// What a backend is called, in the report and in messages.
+struct Named {
+    tier: Tier,
+    device: String,
+    variant: Option<String>,
+    arithmetic: Arithmetic,
+    isa: sela_compute::Isa,
+    what: String,
+}
+
+/// Walks the plan's order until a backend passes its self-tests.
+pub(super) fn choose(wanted: Wanted<'_>) -> Result<Choice, Error> {
+    let options = wanted.options;
+    // Asking for the GPUs takes a while: not for a caller who wants none.
+    let inventory = match options.device {
+        DeviceChoice::Cpu => Inventory::probe_cpu(),
+        _ => Inventory::probe(),
+    };
+    let plan = plan(
+        &inventory,
+        &PlanOptions {
+            device: options.device,
+            precision: options.dtype,
+            isa: options.isa,
+            arithmetic: options.arithmetic,
+            threads: options.threads,
+        },
+    )?;
+    #[cfg_attr(
+        not(feature = "gpu"),
+        allow(unused_mut, reason = "the GPU leaves its mark")
+    )]
+    let mut walk = Walk {
+        wanted,
+        reasons: plan.reasons.clone(),
+        plan,
+        vetoes: Vec::new(),
+        self_tests: Vec::new(),
+    };
+    #[cfg(feature = "gpu")]
+    if let Some(choice) = walk.gpu()? {
+        return Ok(choice);
+    }
+    walk.cpu()
+}
+
+impl Walk<'_> {
+    /// The first variant of the planned GPU that gives right answers.
+    #[cfg(feature = "gpu")]
+    fn gpu(&mut self) -> Result<Option<Choice>, Error> {
+        let Some(planned) = self.plan.gpu.clone() else {
+            return Ok(None);
+        };
+        let opened = match &self.wanted.options.gpu {
+            Some(gpu) => Ok(gpu.clone()),
+            None => Gpu::open(planned.index, GpuOptions::default()),
+        };
+        let gpu = match opened {
+            Ok(gpu) => gpu,
+            Err(error) => {
+                self.veto(format!("gpu:{}", planned.index), None, error.to_string());
+                return Ok(None);
+            }
+        };
+        let (isa, threads) = (self.plan.isas[0], self.plan.threads);
+        let Wanted { files, config, .. } = self.wanted;
+        for &arithmetic in &planned.arithmetics {
+            for variant in Variant::preferred(gpu.facts(), arithmetic) {
+                let named = Named {
+                    tier: planned.tier,
+                    device: gpu.facts().name.clone(),
+                    variant: Some(variant.to_string()),
+                    arithmetic,
+                    isa,
+                    what: format!(
+                        "{arithmetic} with {variant} kernels on {}",
+                        gpu.facts().name
+                    ),
+                };
+                let tried = || -> Result<Result<Backend, String>, Error> {
+                    if let Err(veto) = gpu_self_test(&gpu, variant, arithmetic) {
+                        return Ok(Err(veto.to_string()));
+                    }
+                    let workers = CpuEncode::new(isa, Arithmetic::F32, threads)?;
+                    match Backend::gpu(files, config, &gpu, variant, arithmetic, workers) {
+                        Ok(backend) => Ok(Ok(backend)),
+                        // Weights that are no weights are so on every device.
+                        Err(Error::Compute(veto @ sela_compute::Error::Device { .. })) => {
+                            Ok(Err(veto.to_string()))
+                        }
+                        Err(other) => Err(other),
+                    }
+                };
+                if let Some(choice) = self.hold(named, tried)? {
+                    return Ok(Some(choice));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first instruction set and arithmetic of the CPU that give right answers.
+    fn cpu(mut self) -> Result<Choice, Error> {
+        let Wanted { files, config, .. } = self.wanted;
+        let threads = self.plan.threads;
+        for isa in self.plan.isas.clone() {
+            for arithmetic in self.plan.arithmetics.clone() {
+                let named = Named {
+                    tier: Tier::Cpu,
+                    device: CPU.into(),
+                    variant: None,
+                    arithmetic,
+                    isa,
+                    what: format!("{arithmetic} products with {isa} kernels"),
+                };
+                let tried = || match sela_compute::self_test(isa, arithmetic) {
+                    Ok(()) => Backend::cpu(files, config, isa, arithmetic, threads).map(Ok),
+                    Err(veto) => Ok(Err(veto.to_string())),
+                };
+                if let Some(choice) = self.hold(named, tried)? {
+                    return Ok(choice);
+                }
+            }
+        }
+        Err(Error::Vetoed {
+            dtype: format!("{:?}", self.wanted.options.dtype).to_lowercase(),
+            reason: self.vetoes.join("; "),
+        })
+    }
+
+    /// A backend made, held against what it must answer, and reported; `None` for a veto.
+    fn hold(
+        &mut self,
+        named: Named,
+        make: impl FnOnce() -> Result<Result<Backend, String>, Error>,
+    ) -> Result<Option<Choice>, Error> {
+        let began = Instant::now();
+        let tried = make()?.and_then(|backend| {
+            known_answers(&backend, self.wanted, named.arithmetic).map(|()| backend)
+        });
+        let took = began.elapsed();
+        let backend = match tried {
+            Ok(backend) => backend,
+            Err(veto) => {
+                // A model of one's own comes without vectors to hold it against: no failure.
+                let unheld = reduced(named.arithmetic) && self.wanted.options.golden.is_none();
+                if unheld {
+                    tracing::info!(what = named.what, %veto, "not chosen");
+                    self.note_veto(named.what, Some(took), veto);
+                } else {
+                    self.veto(named.what, Some(took), veto);
+                }
+                return Ok(None);
+            }
+        };
+        let Named {
+            arithmetic, isa, ..
+        } = named;
+        tracing::info!(device = named.device, %arithmetic, %isa, threads = self.plan.threads, "encoder ready");
+        self.self_tests.push((named.what, took, None));
+        let report = Report {
+            tier: named.tier,
+            device: named.device,
+            variant: named.variant,
+            isa,
+            arithmetic,
+            threads: self.plan.threads,
+            reasons: std::mem::take(&mut self.reasons),
+            self_tests: std::mem::take(&mut self.self_tests),
+            texts: 0,
+            tokens: 0,
+            truncated: 0,
+            degraded: 0,
+            fallbacks: 0,
+            last_fallback: None,
+        };
+        Ok(Some(Choice { backend, report }))
+    }
+
+    fn veto(&mut self, what: String, took: Option<Duration>, veto: String) {
+        tracing::warn!(%what, %veto, "self-test failed");
+        self.note_veto(what, took, veto);
+    }
+
+    fn note_veto(&mut self, what: String, took: Option<Duration>, veto: String) {
+        self.reasons.push(format!("not {what}: {veto}"));
+        self.vetoes.push(format!("{what}: {veto}"));
+        self.self_tests
+            .push((what, took.unwrap_or_default(), Some(veto)));
+    }
+}
+
+/// Whether an arithmetic keeps less than f32 does.
+fn reduced(arithmetic: Arithmetic) -> bool {
+    matches!(arithmetic, Arithmetic::Bf16 | Arithmetic::F16)
+}
+
+/// Holds a reduced precision against the golden vectors; f32 arithmetic needs no such proof.
+fn known_answers(
+    backend: &Backend,
+    wanted: Wanted<'_>,
+    arithmetic: Arithmetic,
+) -> Result<(), String> {
+    if !reduced(arithmetic) {
+        return Ok(());
+    }
+    let Some(golden) = &wanted.options.golden else {
+        return match wanted.options.dtype {
+            Dtype::Auto => Err("there are no golden vectors to hold it against".into()),
+            _ => Ok(()),
+        };
+    };
+    let dim = wanted.config.hidden;
+    let texts =
+        tokenize(backend, wanted.tokens, "", &golden.texts, 0).map_err(|e| e.to_string())?;
+    let found = encode(backend, texts, dim).map_err(|e| e.to_string())?;
+    let (mut least, mut sum) = (f64::INFINITY, 0.0);
+    for (a, b) in found
+        .chunks_exact(dim)
+        .zip(golden.vectors.chunks_exact(dim))
+    {
+        let cosine = cosine(a, b);
+        least = least.min(cosine);
+        sum += cosine;
+    }
+    let mean = sum / golden.texts.len().max(1) as f64;
+    // Written so that a NaN fails too.
+    if least >= COSINE_MIN && mean >= COSINE_MEAN {
+        return Ok(());
+    }
+    Err(format!(
+        "cosine to the golden vectors is {least:.6} at least and {mean:.6} in the mean"
+    ))
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}

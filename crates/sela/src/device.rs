@@ -1,0 +1,143 @@
+//! The device that an engine works on: chosen by the plan, opened at the first need, shared by the
+//! encoder and the searcher.
+
+use std::sync::{Mutex, PoisonError};
+
+#[cfg(feature = "gpu")]
+use sela_compute::gpu::{Gpu, GpuOptions};
+use sela_compute::inventory::GpuFacts;
+use sela_compute::{DeviceChoice, Inventory, PlanOptions, plan};
+
+use crate::error::{Error, Result};
+
+/// What an engine asked for, and what it got once something needed it.
+#[derive(Debug, Default)]
+pub(crate) struct Device(Mutex<Option<Opened>>);
+
+/// The device that was opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opened {
+    /// The GPU; without one the CPU does everything.
+    #[cfg(feature = "gpu")]
+    pub(crate) gpu: Option<Gpu>,
+    /// Why it is so, in sentences.
+    pub(crate) reasons: Vec<String>,
+    /// What a GPU said that was there and did not open.
+    pub(crate) failed: Option<String>,
+}
+
+impl Device {
+    /// The device, opened by the first who needs it.
+    pub(crate) fn get(&self, options: &crate::Options) -> Result<Opened> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*slot {
+            return Ok(opened.clone());
+        }
+        let opened = open(options)?;
+        *slot = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// The device, if somebody has needed it.
+    pub(crate) fn seen(&self) -> Option<Opened> {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.clone()
+    }
+}
+
+impl Opened {
+    /// What is known of the GPU, if there is one.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn facts(&self) -> Option<&GpuFacts> {
+        self.gpu.as_ref().map(Gpu::facts)
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    pub(crate) fn facts(&self) -> Option<&GpuFacts> {
+        None
+    }
+
+    #[cfg(feature = "gpu")]
+    fn with(gpu: Gpu, reasons: Vec<String>) -> Self {
+        Self {
+            gpu: Some(gpu),
+            reasons,
+            failed: None,
+        }
+    }
+}
+
+fn open(options: &crate::Options) -> Result<Opened> {
+    let choice = options.device;
+    if choice == DeviceChoice::Cpu {
+        return Ok(Opened::default());
+    }
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = &options.gpu {
+        return Ok(Opened::with(gpu.clone(), vec!["it was handed in".into()]));
+    }
+    let machine = Inventory::probe();
+    let asked = PlanOptions {
+        device: choice,
+        precision: options.dtype,
+        threads: options.threads,
+        ..PlanOptions::default()
+    };
+    let planned = match plan(&machine, &asked) {
+        Err(sela_compute::Error::Missing(_)) if choice.insists() => {
+            return Err(absent(choice, &machine.gpus));
+        }
+        planned => planned.map_err(sela_index::Error::from)?,
+    };
+    let Some(gpu) = planned.gpu else {
+        let reason = planned.reasons.first().map_or("", String::as_str);
+        tracing::info!(%choice, reason, "everything runs on the CPU");
+        return Ok(Opened {
+            reasons: planned.reasons,
+            ..Opened::default()
+        });
+    };
+    open_gpu(gpu.index, choice, planned.reasons)
+}
+
+#[cfg(feature = "gpu")]
+fn open_gpu(index: usize, choice: DeviceChoice, mut reasons: Vec<String>) -> Result<Opened> {
+    match Gpu::open(index, GpuOptions::default()) {
+        Ok(gpu) => Ok(Opened::with(gpu, reasons)),
+        Err(error) if choice.insists() => Err(Error::DeviceFailed {
+            device: choice,
+            source: Box::new(error),
+        }),
+        Err(error) => {
+            tracing::warn!(gpu = index, %error, "the GPU does not open: everything runs on the CPU");
+            reasons.push(format!("the CPU because the GPU did not open: {error}"));
+            Ok(Opened {
+                reasons,
+                failed: Some(error.to_string()),
+                ..Opened::default()
+            })
+        }
+    }
+}
+
+/// Never called: a build without kernels for GPUs finds none.
+#[cfg(not(feature = "gpu"))]
+fn open_gpu(_: usize, choice: DeviceChoice, _: Vec<String>) -> Result<Opened> {
+    Err(absent(choice, &[]))
+}
+
+/// The error for a GPU that is not there.
+fn absent(device: DeviceChoice, gpus: &[GpuFacts]) -> Error {
+    Error::NoDevice {
+        device,
+        there: gpus.iter().map(describe).collect(),
+    }
+}
+
+/// A GPU in one line: `gpu:0 NVIDIA H100 (Vulkan, discrete)`.
+pub(crate) fn describe(gpu: &GpuFacts) -> String {
+    format!(
+        "gpu:{} {} ({}, {})",
+        gpu.index, gpu.name, gpu.backend, gpu.kind
+    )
+}
