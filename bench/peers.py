@@ -136,7 +136,7 @@ def run_search(contender, rows, options):
 
 
 def sela(options):
-    named = ["--model", options.model, "--dtype", options.dtype, "--threads", options.threads]
+    named = ["--device", "cpu", "--model", options.model, "--dtype", options.dtype, "--threads", options.threads]
     return [options.sela, "bench", *named, "--repeat", 1]
 
 

@@ -160,6 +160,9 @@ mod gpu {
             begun.elapsed().as_secs_f64() * 1e3
         );
         println!("{:?}", scan.probe());
+        for veto in scan.vetoes() {
+            println!("veto: {veto}");
+        }
         let begun = Instant::now();
         let pages = pages(rows, record);
         let bytes: usize = pages.iter().map(|page| page.bytes.len()).sum();

@@ -37,8 +37,7 @@ impl Isa {
                 found.push(Self::Avx2);
             }
         }
-        #[cfg(target_arch = "aarch64")]
-        found.push(Self::Neon);
+        found.extend(cfg!(target_arch = "aarch64").then_some(Self::Neon));
         found.push(Self::Plain);
         found
     }

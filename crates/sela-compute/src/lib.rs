@@ -20,5 +20,7 @@ pub use cpu::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 pub use error::Error;
 pub use inventory::Inventory;
 pub use isa::Isa;
-pub use plan::{Arithmetic, DeviceChoice, GpuPlan, Plan, PlanOptions, Precision, Tier, UnknownDevice, plan};
+pub use plan::{
+    Arithmetic, DeviceChoice, GpuPlan, Plan, PlanOptions, Precision, Tier, UnknownDevice, plan,
+};
 pub use selftest::{scan_self_test, self_test};

@@ -267,7 +267,10 @@ fn choose_gpu(
     };
     let hardware = || gpus.iter().find(|gpu| gpu.kind != GpuKind::Software);
     // An instruction set and some arithmetics are the CPU's alone.
-    let of_cpu = matches!(options.arithmetic, Some(Arithmetic::Bf16 | Arithmetic::Bf16x3));
+    let of_cpu = matches!(
+        options.arithmetic,
+        Some(Arithmetic::Bf16 | Arithmetic::Bf16x3)
+    );
     let cpu_only = (options.isa.is_some() || of_cpu) && !options.device.insists();
     let chosen = match options.device {
         DeviceChoice::Cpu => {

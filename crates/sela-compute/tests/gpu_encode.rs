@@ -113,7 +113,7 @@ fn matrix_kernels_are_right_without_matrix_units() {
         };
         self_test_of(&backend).unwrap();
         // And where the output must be scaled anew between keys.
-        let mut shape = Shape::new(32, 16, 2);
+        let mut shape = Shape::new(32, 48, 1);
         shape.heat = 4.0;
         let batch = batch(&[40]);
         let expected = on_cpu(shape, &batch, Pooling::Mean, true);

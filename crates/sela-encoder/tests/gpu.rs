@@ -2,6 +2,7 @@
 //! whatever fails. Any adapter will do, a software one included.
 
 #![cfg(feature = "gpu")]
+#![allow(clippy::print_stdout)]
 
 mod common;
 

@@ -167,6 +167,7 @@ impl GpuEncode {
         let bytes = backend.gpu.facts().workgroup_bytes;
         backend.style = Style::new(variant, true, bytes);
         backend.style.emulated = variant.side() > 0;
+        backend.style.tiles = shaders::brief_tiles();
         Ok(backend)
     }
 

@@ -10,8 +10,6 @@ pub(crate) enum Binding {
     Read,
     /// `var<storage, read_write>`
     ReadWrite,
-    /// `var<uniform>`
-    Uniform,
 }
 
 /// A kernel to compile.
@@ -48,7 +46,6 @@ impl Kernel {
                 ty: match kind {
                     Binding::Read => wgpu::BufferBindingType::Storage { read_only: true },
                     Binding::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-                    Binding::Uniform => wgpu::BufferBindingType::Uniform,
                 },
                 has_dynamic_offset: false,
                 min_binding_size: None,

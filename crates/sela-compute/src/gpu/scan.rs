@@ -114,6 +114,7 @@ pub struct GpuScan {
     /// Side of the matrices, if batches go over matrices.
     matrix: Option<u32>,
     subgroup: bool,
+    vetoes: Vec<String>,
     probe: Probe,
     counts: Counts,
 }
@@ -133,7 +134,11 @@ impl GpuScan {
             pages: Mutex::new(Pages::new(gpu, options.cache_bytes)),
             spaces: Mutex::default(),
         };
-        let (matrix, subgroup) = selftest::best(&engine, &cpu, options.variant)?;
+        let selftest::Passed {
+            matrix,
+            subgroup,
+            vetoes,
+        } = selftest::best(&engine, &cpu, options.variant)?;
         let probe = probe::measure(&engine, &cpu, subgroup)?;
         // What both have brought in is of no use any more.
         engine.pages = Mutex::new(Pages::new(gpu, options.cache_bytes));
@@ -143,6 +148,7 @@ impl GpuScan {
             options,
             matrix,
             subgroup,
+            vetoes,
             probe,
             counts: Counts::default(),
         })
@@ -160,6 +166,11 @@ impl GpuScan {
             (None, true) => Variant::Subgroup,
             (None, false) => Variant::Plain,
         }
+    }
+
+    /// Kernels that this GPU should be able to run but whose self-test failed, and how.
+    pub fn vetoes(&self) -> &[String] {
+        &self.vetoes
     }
 
     /// The device.

@@ -2,17 +2,21 @@
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use wgpu::BufferUsages;
 
 use super::device::Gpu;
 use super::fault::Fault;
 use crate::error::Error;
+use crate::inventory::GpuKind;
 
 /// Longest time a submission may take; a device that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a waiting thread looks again and again before it sleeps: waking up takes as long as
+/// a short search.
+const SPIN: Duration = Duration::from_micros(400);
 /// Read-back buffers kept for the next submission, and the largest that is.
 const READ_BACKS: usize = 8;
 const READ_BACK_BYTES: u64 = 64 << 20;
@@ -88,7 +92,9 @@ impl Recording {
                 pass.set_immediates(0, &number.to_le_bytes());
                 pass.dispatch_workgroups(1, 1, 1);
             }
-            let Self { pass, mut encoder, .. } = self;
+            let Self {
+                pass, mut encoder, ..
+            } = self;
             drop(pass);
             let mut at = 0;
             for Read {
@@ -97,13 +103,11 @@ impl Recording {
                 bytes,
             } in reads
             {
-                encoder
-                    .copy_buffer_to_buffer(buffer, *offset, &read_back, at, *bytes);
+                encoder.copy_buffer_to_buffer(buffer, *offset, &read_back, at, *bytes);
                 at += bytes;
             }
             if let Some(sentinel) = shared.sentinel.get() {
-                encoder
-                    .copy_buffer_to_buffer(&sentinel.word, 0, &read_back, at, 4);
+                encoder.copy_buffer_to_buffer(&sentinel.word, 0, &read_back, at, 4);
             }
             let index = shared.queue.submit([encoder.finish()]);
             read_back.map_async(wgpu::MapMode::Read, 0..bytes + 4, move |result| {
@@ -123,6 +127,9 @@ impl Recording {
     }
 }
 
+/// What the device says of a buffer to be read.
+type Mapped = Result<(), wgpu::BufferAsyncError>;
+
 /// A submission under way. Dropping it gives up the result; the work is done all the same.
 pub(crate) struct Pending {
     gpu: Gpu,
@@ -130,7 +137,7 @@ pub(crate) struct Pending {
     number: u32,
     read_back: Option<wgpu::Buffer>,
     bytes: u64,
-    told: Receiver<Result<(), wgpu::BufferAsyncError>>,
+    told: Receiver<Mapped>,
 }
 
 impl Pending {
@@ -138,16 +145,11 @@ impl Pending {
     pub(crate) fn wait<T>(mut self, take: impl FnOnce(&[u8]) -> T) -> Result<T, Error> {
         let gpu = self.gpu.clone();
         gpu.alive()?;
-        let polled = gpu.device().poll(wgpu::PollType::Wait {
-            submission_index: Some(self.index.clone()),
-            timeout: Some(PATIENCE),
-        });
-        if let Err(error) = polled {
-            gpu.alive()?;
-            return Err(gpu.error(format!("waiting for a submission: {error}")));
-        }
-        // Another thread's poll may be the one that delivers the word, a moment later.
-        match self.told.recv_timeout(PATIENCE) {
+        let told = match self.spin()? {
+            Some(told) => Ok(told),
+            None => self.sleep()?,
+        };
+        match told {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 gpu.alive()?;
@@ -174,6 +176,41 @@ impl Pending {
         read_back.unmap();
         gpu.put_read_back(read_back);
         Ok(value)
+    }
+
+    /// Looks for the end again and again for a while.
+    fn spin(&self) -> Result<Option<Mapped>, Error> {
+        if self.gpu.facts().kind == GpuKind::Software {
+            // The device needs the thread's core itself.
+            return Ok(None);
+        }
+        let began = Instant::now();
+        while began.elapsed() < SPIN {
+            if let Err(error) = self.gpu.device().poll(wgpu::PollType::Poll) {
+                self.gpu.alive()?;
+                return Err(self.gpu.error(format!("looking for a submission: {error}")));
+            }
+            match self.told.try_recv() {
+                Ok(told) => return Ok(Some(told)),
+                Err(TryRecvError::Empty) => std::hint::spin_loop(),
+                Err(TryRecvError::Disconnected) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sleeps until the end.
+    fn sleep(&self) -> Result<Result<Mapped, RecvTimeoutError>, Error> {
+        let polled = self.gpu.device().poll(wgpu::PollType::Wait {
+            submission_index: Some(self.index.clone()),
+            timeout: Some(PATIENCE),
+        });
+        if let Err(error) = polled {
+            self.gpu.alive()?;
+            return Err(self.gpu.error(format!("waiting for a submission: {error}")));
+        }
+        // Another thread's poll may be the one that delivers the word, a moment later.
+        Ok(self.told.recv_timeout(PATIENCE))
     }
 }
 

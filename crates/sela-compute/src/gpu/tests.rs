@@ -1,5 +1,7 @@
 //! The foundation on whatever adapter this machine has, a software one included.
 
+#![allow(clippy::print_stdout)]
+
 use wgpu::BufferUsages;
 
 use super::{Binding, Fault, Gpu, GpuOptions, Kernel, KernelSource, Read, adapters};
@@ -69,7 +71,7 @@ fn multiply(gpu: &Gpu, kernel: &Kernel, n: u32, factor: u32) -> Result<Vec<u32>,
         bytes,
     };
     let pending = recording.submit(&[read])?;
-    pending.wait(|bytes| bytemuck::pod_collect_to_vec(bytes))
+    pending.wait(bytemuck::pod_collect_to_vec)
 }
 
 #[test]

@@ -15,13 +15,17 @@ use crate::files::ModelFiles;
 
 /// A model with its weights on one kind of silicon.
 pub(super) enum Backend {
-    Cpu(Bert<CpuEncode>),
+    Cpu(Box<Bert<CpuEncode>>),
     #[cfg(feature = "gpu")]
-    Gpu {
-        bert: Bert<GpuEncode>,
-        /// The CPU's threads, for all that is not the model.
-        workers: CpuEncode,
-    },
+    Gpu(Box<OnGpu>),
+}
+
+/// A model with its weights on a GPU.
+#[cfg(feature = "gpu")]
+pub(super) struct OnGpu {
+    bert: Bert<GpuEncode>,
+    /// The CPU's threads, for all that is not the model.
+    workers: CpuEncode,
 }
 
 /// A forward under way.
@@ -39,11 +43,8 @@ impl Backend {
         arithmetic: Arithmetic,
         threads: usize,
     ) -> Result<Self, Error> {
-        Ok(Self::Cpu(Bert::load(
-            CpuEncode::new(isa, arithmetic, threads)?,
-            files,
-            config,
-        )?))
+        let backend = CpuEncode::new(isa, arithmetic, threads)?;
+        Ok(Self::Cpu(Box::new(Bert::load(backend, files, config)?)))
     }
 
     #[cfg(feature = "gpu")]
@@ -57,7 +58,7 @@ impl Backend {
     ) -> Result<Self, Error> {
         let backend = GpuEncode::new(gpu.clone(), variant, arithmetic)?;
         let bert = Bert::load(backend, files, config)?;
-        Ok(Self::Gpu { bert, workers })
+        Ok(Self::Gpu(Box::new(OnGpu { bert, workers })))
     }
 
     /// Starts a forward: one vector a sequence, row after row.
@@ -65,7 +66,7 @@ impl Backend {
         match self {
             Self::Cpu(bert) => Ok(Waiting::Cpu(bert.submit(batch)?)),
             #[cfg(feature = "gpu")]
-            Self::Gpu { bert, .. } => Ok(Waiting::Gpu(bert.submit(batch)?)),
+            Self::Gpu(gpu) => Ok(Waiting::Gpu(gpu.bert.submit(batch)?)),
         }
     }
 
@@ -75,7 +76,7 @@ impl Backend {
         match self {
             Self::Cpu(_) => 1,
             #[cfg(feature = "gpu")]
-            Self::Gpu { .. } => 3,
+            Self::Gpu(_) => 3,
         }
     }
 
@@ -84,7 +85,7 @@ impl Backend {
         match self {
             Self::Cpu(_) => false,
             #[cfg(feature = "gpu")]
-            Self::Gpu { bert, .. } => bert.backend().gpu().is_lost(),
+            Self::Gpu(gpu) => gpu.bert.backend().gpu().is_lost(),
         }
     }
 
@@ -93,7 +94,7 @@ impl Backend {
         match self {
             Self::Cpu(bert) => bert.backend().for_each(n, work),
             #[cfg(feature = "gpu")]
-            Self::Gpu { workers, .. } => workers.for_each(n, work),
+            Self::Gpu(gpu) => gpu.workers.for_each(n, work),
         }
     }
 }

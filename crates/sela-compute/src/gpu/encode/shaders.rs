@@ -232,6 +232,20 @@ fn matrix_tiles(side: u32, bytes: u32) -> [MatrixTile; 3] {
     tiles
 }
 
+/// Tiles of few squares, for matrices played by plain code: what is written out for each of them
+/// takes a software GPU long to compile. One and two buffers, one and several squares.
+pub(super) fn brief_tiles() -> [MatrixTile; 3] {
+    let tile = |sub_rows, cols, buffers| MatrixTile {
+        sub_rows,
+        sub_cols: 2,
+        rows: 2,
+        cols,
+        depth: 16,
+        buffers,
+    };
+    [tile(2, 4, 2), tile(2, 2, 1), tile(1, 2, 2)]
+}
+
 impl Style {
     /// For a GPU whose workgroups have so much memory.
     pub(super) fn new(variant: Variant, f16: bool, bytes: u32) -> Self {

@@ -8,6 +8,7 @@ use super::units::{Asked, Layout, Once, cut};
 use super::work::{Engine, Job};
 use crate::cpu::scan::CpuScan;
 use crate::error::Error;
+use crate::inventory::GpuKind;
 use crate::scan::{Block, Metric, PageId, Queries, Record, Scan, Scanning, Seqs};
 
 /// Numbers of a vector, the commonest there is, and rows: 12 MiB of them.
@@ -15,13 +16,16 @@ const DIM: usize = 384;
 const ROWS: u32 = 16 << 10;
 /// Bytes of device memory that the measurement may take.
 const CACHE_BYTES: u64 = 160 << 20;
+/// Copies of the rows that a device of hardware ranks at once: with one alone, what a search costs
+/// whatever its size would hide how fast rows are read.
+const COPIES: u32 = 9;
 /// Runs of which the best counts.
 const RUNS: usize = 3;
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Probe {
-    /// A submission of nothing, waited for.
+    /// A search of next to nothing, waited for.
     pub round_trip: Duration,
     /// Bytes of rows that the device ranks for a query in a second.
     pub scan_bytes_per_s: f64,
@@ -46,15 +50,24 @@ pub(super) fn measure(engine: &Engine, cpu: &CpuScan, subgroup: bool) -> Result<
         engine.gpu.record("nothing")?.submit(&[])?.wait(|_| ())?;
         round_trip = round_trip.min(begun.elapsed());
     }
-    let here = block(&bytes, Some(PageId { owner: 0, page: 0 }));
+    let copies = match engine.gpu.facts().kind {
+        GpuKind::Software => 1,
+        _ => COPIES,
+    };
+    let many: Vec<Block<'_>> = (0..copies)
+        .map(|page| block(&bytes, Some(PageId { owner: 0, page })))
+        .collect();
     let nowhere = block(&bytes, None);
-    let (mut scan, mut upload) = (Duration::MAX, Duration::MAX);
+    let [mut one, mut all, mut upload] = [Duration::MAX; 3];
     for run in 0..=RUNS {
-        let found = on_device(engine, cpu, subgroup, here)?;
-        let brought = on_device(engine, cpu, subgroup, nowhere)?;
+        let times = [&many[..1], &many[..], &[nowhere]]
+            .map(|blocks| on_device(engine, cpu, subgroup, blocks));
+        let [found, found_all, brought] = times;
+        let (found, found_all, brought) = (found?, found_all?, brought?);
         // The first run compiles and brings in.
         if run > 0 {
-            scan = scan.min(found);
+            one = one.min(found);
+            all = all.min(found_all);
             upload = upload.min(brought);
         }
     }
@@ -70,10 +83,17 @@ pub(super) fn measure(engine: &Engine, cpu: &CpuScan, subgroup: bool) -> Result<
         spaces.clear();
     }
     let speed = |time: Duration| bytes.len() as f64 / time.as_secs_f64().max(1e-6);
+    let (fixed, each) = match copies {
+        1 => (round_trip, one.saturating_sub(round_trip)),
+        copies => {
+            let each = all.saturating_sub(one) / (copies - 1);
+            (one.saturating_sub(each).max(round_trip), each)
+        }
+    };
     Ok(Probe {
-        round_trip,
-        scan_bytes_per_s: speed(scan.saturating_sub(round_trip)),
-        upload_bytes_per_s: speed(upload.saturating_sub(scan)),
+        round_trip: fixed,
+        scan_bytes_per_s: speed(each),
+        upload_bytes_per_s: speed(upload.saturating_sub(one)),
         cpu_bytes_per_s: speed(on_cpu),
     })
 }
@@ -102,7 +122,7 @@ fn on_device(
     engine: &Engine,
     cpu: &CpuScan,
     subgroup: bool,
-    block: Block<'_>,
+    blocks: &[Block<'_>],
 ) -> Result<Duration, Error> {
     let mut units = [Vec::new(), Vec::new()];
     let layout = Layout {
@@ -110,17 +130,25 @@ fn on_device(
         record: Record::F16,
     };
     let rows_max = layout.rows_max(engine.lock().unit_bytes).max(128);
-    cut(0, &block, rows_max, &mut units[index(Record::F16)]);
     let asked = Asked::default();
-    let once = Once {
-        block,
-        number: 0,
-        asked: &asked,
-    };
+    let mut onces = Vec::with_capacity(blocks.len());
+    for (number, block) in (0..).zip(blocks) {
+        cut(
+            number as usize,
+            block,
+            rows_max,
+            &mut units[index(Record::F16)],
+        );
+        onces.push(Once {
+            block: *block,
+            number,
+            asked: &asked,
+        });
+    }
     let packed = Packed::new(QUERIES, &[0]);
     let begun = Instant::now();
     engine.seen(&Job {
-        blocks: &[once],
+        blocks: &onces,
         units: &units,
         packed: &packed,
         k: QUERIES.k,

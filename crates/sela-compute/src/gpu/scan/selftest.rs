@@ -20,19 +20,24 @@ const ROWS: usize = 1_000;
 /// Bytes of device memory that the test may take.
 const CACHE_BYTES: u64 = 8 << 20;
 
-/// The matrices' side, if they pass, and whether subgroups do, of what `most` allows. Fails when
-/// not even plain kernels do.
-pub(super) fn best(
-    engine: &Engine,
-    cpu: &CpuScan,
-    most: Variant,
-) -> Result<(Option<u32>, bool), Error> {
+/// What the self-tests have left of the kernels.
+pub(super) struct Passed {
+    /// The matrices' side, if they pass.
+    pub(super) matrix: Option<u32>,
+    /// Whether subgroups do.
+    pub(super) subgroup: bool,
+    /// What did not, and why.
+    pub(super) vetoes: Vec<String>,
+}
+
+/// The best kernels that pass, of what `most` allows. Fails when not even plain kernels do.
+pub(super) fn best(engine: &Engine, cpu: &CpuScan, most: Variant) -> Result<Passed, Error> {
     let facts = engine.gpu.facts();
-    let subgroup = facts.subgroup.filter(|_| most <= Variant::Subgroup);
+    let sizes = facts.subgroup.filter(|_| most <= Variant::Subgroup);
     let mut few = None;
-    let mut vetoed = None;
+    let (mut vetoed, mut vetoes) = (None, Vec::new());
     for with in [true, false] {
-        if with && subgroup.is_none_or(|(_, largest)| largest < 8) {
+        if with && sizes.is_none_or(|(_, largest)| largest < 8) {
             continue;
         }
         match check(engine, cpu, None, with) {
@@ -42,30 +47,39 @@ pub(super) fn best(
             }
             Err(veto @ Error::SelfTest(_)) => {
                 tracing::warn!(gpu = %facts.name, %veto, "search kernels vetoed");
+                vetoes.push(veto.to_string());
                 vetoed = Some(veto);
             }
             // A kernel that does not compile is as good as one that is wrong.
             Err(Error::Device { reason, .. }) if with && !engine.gpu.is_lost() => {
                 tracing::warn!(gpu = %facts.name, reason, "search kernels with subgroups fail");
+                vetoes.push(format!("search kernels with subgroups: {reason}"));
             }
             Err(other) => return Err(other),
         }
     }
-    let Some(few) = few else {
+    let Some(subgroup) = few else {
         return Err(vetoed.unwrap_or_else(|| Error::SelfTest("search on a GPU".into())));
     };
     let side = side(facts).filter(|_| most == Variant::Matrix);
-    let Some(side) = side else {
-        return Ok((None, few));
-    };
-    match check(engine, cpu, Some(side), few) {
-        Ok(()) => Ok((Some(side), few)),
-        Err(Error::Device { reason, .. }) if engine.gpu.is_lost() => Err(engine.gpu.error(reason)),
-        Err(veto) => {
-            tracing::warn!(gpu = %facts.name, %veto, "search kernels on matrices vetoed");
-            Ok((None, few))
+    let mut matrix = None;
+    if let Some(side) = side {
+        match check(engine, cpu, Some(side), subgroup) {
+            Ok(()) => matrix = Some(side),
+            Err(Error::Device { reason, .. }) if engine.gpu.is_lost() => {
+                return Err(engine.gpu.error(reason));
+            }
+            Err(veto) => {
+                tracing::warn!(gpu = %facts.name, %veto, "search kernels on matrices vetoed");
+                vetoes.push(veto.to_string());
+            }
         }
     }
+    Ok(Passed {
+        matrix,
+        subgroup,
+        vetoes,
+    })
 }
 
 /// The side of the matrices of f16 with sums in f32, if there are any that the kernel can use.

@@ -297,26 +297,16 @@ impl Engine {
         let gpu = &self.gpu;
         let queries = job.packed.len();
         let units = put_units(&mut input, job, rankers, &placed);
-        let slacks = job.packed.slacks(job.side().is_some());
-        let slacks = slacks
-            .iter()
-            .flat_map(|s| [s.a, s.b, s.c, 0.0].map(f32::to_bits));
-        let slacks = input.put(slacks);
+        let slacks = put_slacks(&mut input, job);
         let room = if queries <= 8 { ROOM_FEW } else { ROOM_MANY };
         let room = room.max(4 * job.k).min(groups as usize);
         let heads = queries as u32 * BINS;
         let lists = heads + queries as u32 * 4;
         let peaks = queries.next_multiple_of(8) as u32 * groups;
-        let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
         let mut space = self.space();
-        space.reserve(
-            gpu,
-            [
-                input.bytes().len() as u64,
-                (u64::from(peaks) + placed.len() as u64) * 4,
-                counts_bytes,
-            ],
-        )?;
+        let best_bytes = (u64::from(peaks) + placed.len() as u64) * 4;
+        let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
+        space.reserve(gpu, [input.bytes().len() as u64, best_bytes, counts_bytes])?;
         gpu.caught(|| {
             if let Ok(buffer) = space.input(gpu) {
                 gpu.queue().write_buffer(buffer, 0, input.bytes());
@@ -335,14 +325,8 @@ impl Engine {
                 groups,
                 peaks: peaks + run.start as u32,
             };
-            self.record_ranks(
-                &mut recording,
-                &mut space,
-                pages,
-                job,
-                (ranker, to),
-                &placed[run],
-            )?;
+            let run = &placed[run];
+            self.record_ranks(&mut recording, &mut space, pages, job, (ranker, to), run)?;
         }
         let select = [
             groups,
@@ -584,6 +568,13 @@ fn runs(placed: &[Placed]) -> impl Iterator<Item = Range<usize>> {
             .step_by(65_535)
             .map(move |at| at..(at + 65_535).min(end))
     })
+}
+
+/// Puts what a rank may be off by, of each query, into the input: where it is.
+fn put_slacks(input: &mut Input, job: &Job<'_, '_>) -> u32 {
+    let slacks = job.packed.slacks(job.side().is_some());
+    let words = |s: &Slack| [s.a, s.b, s.c, 0.0].map(f32::to_bits);
+    input.put(slacks.iter().flat_map(words))
 }
 
 /// Puts the units' table and their bitmaps into the input: where the table is.
