@@ -414,7 +414,8 @@ fn kernel(before: &str, body: &str) -> String {
         "{before}
          @group(0) @binding(0) var<storage, read_write> out: array<f32>;
          @compute @workgroup_size(64)
-         fn main(@builtin(local_invocation_index) lane: u32) {{ {body} }}"
+         fn main(@builtin(local_invocation_index) lane: u32) {{ {body}
+         }}"
     )
 }
 

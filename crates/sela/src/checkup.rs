@@ -12,6 +12,7 @@ use sela_compute::{
     gpu::{
         Gpu,
         encode::{Variant, gpu_self_test},
+        residency::import_self_test,
         scan::{self, GpuScan, GpuScanOptions},
     },
 };
@@ -122,6 +123,11 @@ fn tests(gpu: &Gpu, threads: Option<usize>) -> Vec<GpuTest> {
             let test = || search_self_test(gpu, threads, variant);
             done.push(run(format!("search with {variant} kernels"), &test));
         }
+    }
+    // Nothing depends on it yet; whoever has a Mac can tell whether something may.
+    if facts.metal.is_some() && facts.unified_memory {
+        let test = || import_self_test(gpu).unwrap_or(Ok(()));
+        done.push(run("memory of the CPU read in place".into(), &test));
     }
     done
 }

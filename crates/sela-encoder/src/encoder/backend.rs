@@ -89,6 +89,15 @@ impl Backend {
         }
     }
 
+    /// The CPU's threads that a call may use.
+    pub(super) fn threads(&self) -> usize {
+        match self {
+            Self::Cpu(bert) => bert.backend().threads(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.workers.threads(),
+        }
+    }
+
     /// Calls `work` for every number below `n`, on all of the CPU's threads that are free.
     pub(super) fn for_each(&self, n: usize, work: impl Fn(usize) + Sync) {
         match self {

@@ -9,6 +9,8 @@ use sela_compute::gpu::{
     Gpu, GpuOptions,
     encode::{Variant, gpu_self_test},
 };
+#[cfg(feature = "gpu")]
+use sela_compute::inventory::GpuKind;
 use sela_compute::{Arithmetic, DeviceChoice, Inventory, Plan, PlanOptions, Tier, plan};
 
 use super::backend::Backend;
@@ -22,6 +24,10 @@ use crate::tokens::Tokens;
 /// What a reduced precision must reach against the golden vectors to be used by `auto`.
 const COSINE_MIN: f64 = 0.999;
 const COSINE_MEAN: f64 = 0.9999;
+
+/// Golden texts that a software GPU is held against: each takes it a second.
+#[cfg(feature = "gpu")]
+const GOLDEN_SOFTWARE: usize = 8;
 
 /// The name under which the CPU is reported.
 const CPU: &str = "cpu";
@@ -56,6 +62,8 @@ struct Named {
     variant: Option<String>,
     arithmetic: Arithmetic,
     isa: sela_compute::Isa,
+    /// Most golden texts it is held against.
+    golden_max: usize,
     what: String,
 }
 
@@ -162,6 +170,7 @@ impl Walk<'_> {
                     variant: None,
                     arithmetic,
                     isa,
+                    golden_max: usize::MAX,
                     what: format!("{arithmetic} products with {isa} kernels"),
                 };
                 let tried = || match sela_compute::self_test(isa, arithmetic) {
@@ -186,9 +195,8 @@ impl Walk<'_> {
         make: impl FnOnce() -> Result<Result<Backend, String>, Error>,
     ) -> Result<Option<Choice>, Error> {
         let began = Instant::now();
-        let tried = make()?.and_then(|backend| {
-            known_answers(&backend, self.wanted, named.arithmetic).map(|()| backend)
-        });
+        let tried = make()?
+            .and_then(|backend| known_answers(&backend, self.wanted, &named).map(|()| backend));
         let took = began.elapsed();
         let backend = match tried {
             Ok(backend) => backend,
@@ -247,12 +255,8 @@ fn reduced(arithmetic: Arithmetic) -> bool {
 }
 
 /// Holds a reduced precision against the golden vectors; f32 arithmetic needs no such proof.
-fn known_answers(
-    backend: &Backend,
-    wanted: Wanted<'_>,
-    arithmetic: Arithmetic,
-) -> Result<(), String> {
-    if !reduced(arithmetic) {
+fn known_answers(backend: &Backend, wanted: Wanted<'_>, named: &Named) -> Result<(), String> {
+    if !reduced(named.arithmetic) {
         return Ok(());
     }
     let Some(golden) = &wanted.options.golden else {
@@ -262,8 +266,9 @@ fn known_answers(
         };
     };
     let dim = wanted.config.hidden;
-    let texts =
-        tokenize(backend, wanted.tokens, "", &golden.texts, 0).map_err(|e| e.to_string())?;
+    let texts = &golden.texts[..golden.texts.len().min(named.golden_max)];
+    let texts = tokenize(backend, wanted.tokens, "", texts, 0).map_err(|e| e.to_string())?;
+    let count = texts.len();
     let found = encode(backend, texts, dim).map_err(|e| e.to_string())?;
     let (mut least, mut sum) = (f64::INFINITY, 0.0);
     for (a, b) in found
@@ -274,7 +279,7 @@ fn known_answers(
         least = least.min(cosine);
         sum += cosine;
     }
-    let mean = sum / golden.texts.len().max(1) as f64;
+    let mean = sum / count.max(1) as f64;
     // Written so that a NaN fails too.
     if least >= COSINE_MIN && mean >= COSINE_MEAN {
         return Ok(());

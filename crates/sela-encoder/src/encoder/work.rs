@@ -20,8 +20,14 @@ pub(super) fn tokenize<T: AsRef<str> + Sync>(
     texts: &[T],
     first: usize,
 ) -> Result<Vec<Tokenized>, Error> {
-    /// Texts of a piece of work: enough to be worth handing to a thread.
+    /// Most texts of a piece of work, and pieces for each thread where there are fewer texts: a
+    /// thread that comes late still finds some.
     const PIECE: usize = 16;
+    const SHARES: usize = 3;
+    let each = texts
+        .len()
+        .div_ceil(backend.threads() * SHARES)
+        .clamp(1, PIECE);
     let one = |i: usize| {
         let text = texts[i].as_ref();
         if prompt.is_empty() {
@@ -30,11 +36,11 @@ pub(super) fn tokenize<T: AsRef<str> + Sync>(
             tokens.encode(&format!("{prompt}{text}"), first + i)
         }
     };
-    let pieces: Vec<OnceLock<Vec<Result<Tokenized, Error>>>> = (0..texts.len().div_ceil(PIECE))
+    let pieces: Vec<OnceLock<Vec<Result<Tokenized, Error>>>> = (0..texts.len().div_ceil(each))
         .map(|_| OnceLock::new())
         .collect();
     backend.for_each(pieces.len(), |piece| {
-        let range = piece * PIECE..((piece + 1) * PIECE).min(texts.len());
+        let range = piece * each..((piece + 1) * each).min(texts.len());
         pieces[piece].get_or_init(|| range.map(one).collect());
     });
     pieces
@@ -71,13 +77,18 @@ impl Batch {
 /// Cuts a part into batches, the longest texts first so that neighbours are alike.
 pub(super) fn batches(part: &Arc<Part>) -> Vec<Batch> {
     let length = |i: &usize| part.texts[*i].ids.len();
+    // Batches of one size: a last one of a few texts would take nearly as long as a full one.
+    let total: usize = (0..part.texts.len()).map(|i| length(&i)).sum();
+    let full = total.div_ceil(total.div_ceil(TOKENS_AT_ONCE).max(1));
+    let longest = (0..part.texts.len()).map(|i| length(&i)).max().unwrap_or(0);
+    let full = (full + longest).min(TOKENS_AT_ONCE);
     let mut order: Vec<usize> = (0..part.texts.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(length(i)));
     let mut batches: Vec<Batch> = Vec::new();
     let mut tokens = 0;
     for i in order {
         tokens += length(&i);
-        match batches.last_mut().filter(|_| tokens <= TOKENS_AT_ONCE) {
+        match batches.last_mut().filter(|_| tokens <= full) {
             Some(batch) => batch.order.push(i),
             None => {
                 tokens = length(&i);
