@@ -32,8 +32,8 @@ const SEARCH: [&str; 5] = ["search", "-c", "rows", "--vector", "rows.npy"];
 fn nonsense_is_refused_by_name_in_flags_and_in_the_environment() {
     let sela = with_rows();
     for (flag, variable, value, said) in [
-        ("--device", "SELA_DEVICE", "tpu", "\"tpu\" is no device"),
-        ("--device", "SELA_DEVICE", "gpu:x", "\"gpu:x\" is no device"),
+        ("--device", "SELA_DEVICE", "tpu", "`tpu` is no device"),
+        ("--device", "SELA_DEVICE", "gpu:x", "`gpu:x` is no device"),
         (
             "--gpu-cache",
             "SELA_GPU_CACHE",

@@ -82,7 +82,7 @@ impl fmt::Display for DeviceChoice {
 
 /// A device that is not `auto`, `cpu`, `gpu` or `gpu:N`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no device: say auto, cpu, gpu, or gpu:N for GPU number N")]
+#[error("`{0}` is no device: say auto, cpu, gpu, or gpu:N for GPU number N")]
 pub struct UnknownDevice(String);
 
 impl FromStr for DeviceChoice {
@@ -290,7 +290,8 @@ fn choose_gpu(
             let gpu = hardware();
             if gpu.is_none() {
                 reasons.push(match gpus {
-                    [] => format!("the CPU because of GPUs {}", list()),
+                    [] if cfg!(feature = "gpu") => "the CPU because there is no GPU".to_owned(),
+                    [] => "the CPU because this build has no GPU kernels".to_owned(),
                     _ => format!("the CPU because there are software GPUs only: {}", list()),
                 });
             }
@@ -564,7 +565,7 @@ mod tests {
         }
         for text in ["", "gpu:", "gpu:-1", "gpu:x", "metal", "cpu:0"] {
             let error = text.parse::<DeviceChoice>().unwrap_err().to_string();
-            assert!(error.contains(&format!("{text:?}")), "{error}");
+            assert!(error.contains(&format!("`{text}`")), "{error}");
         }
     }
 }

@@ -248,7 +248,61 @@ fn an_unreadable_chunk_is_named() {
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(scan.stats().pages.page_ins, 1, "the good block alone");
+    let pages = scan.stats().pages;
+    assert_eq!(
+        pages.resident_bytes, 0,
+        "no search has proven the good block"
+    );
+    assert_cpus(&scan, std::slice::from_ref(good), &vectors);
+    assert_cpus(&scan, std::slice::from_ref(good), &vectors);
+    assert_eq!(scan.stats().pages.hits, pages.hits + 1);
+}
+
+/// A chunk that nobody asks for may be unreadable: answers are the CPU's, which never reads it.
+#[test]
+fn an_unreadable_chunk_of_dead_rows_is_passed_over() {
+    struct Torn(Vec<u8>);
+    impl Rows for Torn {
+        fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+            match chunk {
+                2 => Err("checksum differs".into()),
+                _ => Ok(&self.0[chunk as usize * 128 * DIM * 2..][..128 * DIM * 2]),
+            }
+        }
+    }
+    let Some(scan) = scan(64 << 20) else { return };
+    let mut dice = Dice(23);
+    let held = Held::new(&dice.numbers(512 * 4 * DIM), DIM, Record::F16, 0);
+    let torn = Torn(held.bytes.clone());
+    let live: Vec<u64> = (0..32).map(|w| if w / 2 == 2 { 0 } else { !0 }).collect();
+    let vectors = dice.numbers(2 * DIM);
+    let block = Block {
+        rows: &torn,
+        len: 512 * 4,
+        chunk_rows: 128,
+        record: Record::F16,
+        page: Some(PageId { owner: 3, page: 0 }),
+        live: Some(&live),
+        seqs: Seqs::Run(0),
+    };
+    let run = |scan: &dyn Fn() -> Vec<Vec<sela_compute::scan::Found>>| scan();
+    for _ in 0..2 {
+        let found = run(&|| {
+            let mut scanning = scan.begin(queries(&vectors)).unwrap();
+            scanning.scan(block).unwrap();
+            scanning.submit().unwrap()
+        });
+        let cpu = cpu();
+        let expected = run(&|| {
+            let mut scanning = cpu.begin(queries(&vectors)).unwrap();
+            scanning.scan(block).unwrap();
+            scanning.submit().unwrap()
+        });
+        assert_eq!(found, expected);
+    }
+    let pages = scan.stats().pages;
+    assert_eq!((pages.hits, pages.resident_bytes), (0, 0), "{pages:?}");
+    assert_eq!(scan.stats().queries, 4, "the device ranked them");
 }
 
 /// A failing device is an error that says so; the next search, if the device still lives, is
@@ -263,9 +317,10 @@ fn faults_are_errors_and_leave_nothing_wrong() {
         return;
     };
     let scan = GpuScan::new(&gpu, cpu(), options(64 << 20)).unwrap();
-    let blocks = blocks(3, 18);
     let vectors = Dice(19).numbers(2 * DIM);
-    for fault in [Fault::OutOfMemory, Fault::Unfinished] {
+    for (seed, fault) in [(18, Fault::OutOfMemory), (20, Fault::Unfinished)] {
+        let blocks = blocks(3, seed);
+        let before = scan.stats().pages.resident_bytes;
         faults.arm(fault, 1);
         let failed = search(&scan, &blocks, Record::F16, queries(&vectors));
         assert!(
@@ -273,10 +328,11 @@ fn faults_are_errors_and_leave_nothing_wrong() {
             "{fault:?}: {failed:?}"
         );
         assert_eq!(faults.armed(fault), 0);
-        assert_eq!(scan.stats().pages.resident_bytes, 0, "{fault:?}");
+        assert_eq!(scan.stats().pages.resident_bytes, before, "{fault:?}");
         assert_cpus(&scan, &blocks, &vectors);
         assert_cpus(&scan, &blocks, &vectors);
     }
+    let blocks = blocks(3, 18);
     faults.arm(Fault::Lost, 1);
     for _ in 0..2 {
         let failed = search(&scan, &blocks, Record::F16, queries(&vectors));

@@ -343,7 +343,7 @@ impl Encoder {
         for (i, part) in texts.chunks(TEXTS_AT_ONCE).enumerate() {
             let first = i * TEXTS_AT_ONCE;
             let texts = tokenize(&self.backend, &self.tokens, prompt, part, first)?;
-            for batch in batches(&Arc::new(Part { first, texts })) {
+            for batch in batches(&Arc::new(Part { first, texts }), &self.backend) {
                 while flow.is_full() {
                     self.store(&mut flow, &mut all)?;
                 }
@@ -400,21 +400,29 @@ impl Encoder {
             .unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
     }
 
+    /// The model on the CPU, with kernels that have passed their self-test.
+    fn on_cpu(&self, dtype: Dtype, arithmetic: Option<Arithmetic>) -> Result<Backend, Error> {
+        let options = EncoderOptions {
+            device: DeviceChoice::Cpu,
+            dtype,
+            arithmetic,
+            ..self.options.clone()
+        };
+        let choice = choose(Wanted {
+            files: &self.files,
+            config: &self.config,
+            tokens: &self.tokens,
+            options: &options,
+        })?;
+        Ok(choice.backend)
+    }
+
     /// The vectors of a batch by the CPU, in place of the GPU.
     fn stand_in(&self, batch: &Batch) -> Result<Vec<f32>, Error> {
         let made = self.understudy.get_or_init(|| {
-            let options = EncoderOptions {
-                device: DeviceChoice::Cpu,
-                arithmetic: self.options.arithmetic.filter(|a| *a != Arithmetic::F16),
-                ..self.options.clone()
-            };
-            let choice = choose(Wanted {
-                files: &self.files,
-                config: &self.config,
-                tokens: &self.tokens,
-                options: &options,
-            });
-            choice.map(|c| c.backend).map_err(|error| error.to_string())
+            let arithmetic = self.options.arithmetic.filter(|a| *a != Arithmetic::F16);
+            self.on_cpu(self.options.dtype, arithmetic)
+                .map_err(|error| error.to_string())
         });
         match made {
             Ok(backend) => backend.submit(&batch.ragged())?.wait(),
@@ -476,8 +484,7 @@ impl Encoder {
             if arithmetic == Arithmetic::F32 && self.report.tier == Tier::Cpu {
                 return None;
             }
-            let (isa, threads) = (self.report.isa, self.report.threads);
-            match Backend::cpu(&self.files, &self.config, isa, Arithmetic::F32, threads) {
+            match self.on_cpu(Dtype::F32, Some(Arithmetic::F32)) {
                 Ok(backend) => Some(backend),
                 Err(error) => {
                     tracing::warn!(%error, "the f32 encoder could not be made");

@@ -201,7 +201,12 @@ impl GpuScan {
                 dim,
                 record: block.record,
             };
-            let rows_max = layout.rows_max(pages.unit_bytes).max(1);
+            let rows_max = layout.rows_max(pages.unit_bytes);
+            let all = block.len as usize * layout.row_bytes();
+            if rows_max == 0 || all < self.options.block_bytes_min {
+                weight.missing_bytes += all as u64;
+                continue;
+            }
             let mut first = 0;
             while first < block.len {
                 let unit = Unit {

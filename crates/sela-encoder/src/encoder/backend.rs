@@ -13,6 +13,11 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files::ModelFiles;
 
+/// Rows of states beyond the tokens, at most: up to a whole tile, and those that attention reads
+/// after the last.
+#[cfg(feature = "gpu")]
+const PADDING_ROWS: usize = 160;
+
 /// A model with its weights on one kind of silicon.
 pub(super) enum Backend {
     Cpu(Box<Bert<CpuEncode>>),
@@ -24,6 +29,8 @@ pub(super) enum Backend {
 #[cfg(feature = "gpu")]
 pub(super) struct OnGpu {
     bert: Bert<GpuEncode>,
+    /// Tokens whose activations one binding of this GPU can hold.
+    tokens_max: usize,
     /// The CPU's threads, for all that is not the model.
     workers: CpuEncode,
 }
@@ -56,9 +63,30 @@ impl Backend {
         arithmetic: Arithmetic,
         workers: CpuEncode,
     ) -> Result<Self, Error> {
+        let bytes = match arithmetic {
+            Arithmetic::F16 => 2,
+            _ => 4,
+        };
+        // The widest states there are, padded to whole tiles as rows are.
+        let width = (3 * config.hidden).max(config.inner).next_multiple_of(128);
+        let rows = gpu.facts().binding_bytes / (width * bytes) as u64;
+        let tokens_max = usize::try_from(rows).unwrap_or(usize::MAX);
+        let tokens_max = tokens_max.saturating_sub(PADDING_ROWS);
+        if tokens_max < config.tokens_max {
+            return Err(sela_compute::Error::Limit {
+                what: "number of tokens of a text on this GPU",
+                value: config.tokens_max,
+                limit: tokens_max,
+            }
+            .into());
+        }
         let backend = GpuEncode::new(gpu.clone(), variant, arithmetic)?;
         let bert = Bert::load(backend, files, config)?;
-        Ok(Self::Gpu(Box::new(OnGpu { bert, workers })))
+        Ok(Self::Gpu(Box::new(OnGpu {
+            bert,
+            tokens_max,
+            workers,
+        })))
     }
 
     /// Starts a forward: one vector a sequence, row after row.
@@ -77,6 +105,15 @@ impl Backend {
             Self::Cpu(_) => 1,
             #[cfg(feature = "gpu")]
             Self::Gpu(_) => 3,
+        }
+    }
+
+    /// Most tokens of a forward.
+    pub(super) fn tokens_max(&self) -> usize {
+        match self {
+            Self::Cpu(_) => usize::MAX,
+            #[cfg(feature = "gpu")]
+            Self::Gpu(gpu) => gpu.tokens_max,
         }
     }
 

@@ -131,6 +131,10 @@ impl Walk<'_> {
                     variant: Some(variant.to_string()),
                     arithmetic,
                     isa,
+                    golden_max: match gpu.facts().kind {
+                        GpuKind::Software => GOLDEN_SOFTWARE,
+                        _ => usize::MAX,
+                    },
                     what: format!(
                         "{arithmetic} with {variant} kernels on {}",
                         gpu.facts().name
@@ -143,10 +147,13 @@ impl Walk<'_> {
                     let workers = CpuEncode::new(isa, Arithmetic::F32, threads)?;
                     match Backend::gpu(files, config, &gpu, variant, arithmetic, workers) {
                         Ok(backend) => Ok(Ok(backend)),
-                        // Weights that are no weights are so on every device.
-                        Err(Error::Compute(veto @ sela_compute::Error::Device { .. })) => {
-                            Ok(Err(veto.to_string()))
-                        }
+                        // Weights that are no weights are so on every device, and the CPU says so;
+                        // what this device alone cannot do is a veto.
+                        Err(Error::Compute(
+                            veto @ (sela_compute::Error::Device { .. }
+                            | sela_compute::Error::Limit { .. }
+                            | sela_compute::Error::Missing(_)),
+                        )) => Ok(Err(veto.to_string())),
                         Err(other) => Err(other),
                     }
                 };

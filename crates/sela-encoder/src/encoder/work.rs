@@ -75,13 +75,14 @@ impl Batch {
 }
 
 /// Cuts a part into batches, the longest texts first so that neighbours are alike.
-pub(super) fn batches(part: &Arc<Part>) -> Vec<Batch> {
+pub(super) fn batches(part: &Arc<Part>, backend: &Backend) -> Vec<Batch> {
+    let most = TOKENS_AT_ONCE.min(backend.tokens_max());
     let length = |i: &usize| part.texts[*i].ids.len();
     // Batches of one size: a last one of a few texts would take nearly as long as a full one.
     let total: usize = (0..part.texts.len()).map(|i| length(&i)).sum();
-    let full = total.div_ceil(total.div_ceil(TOKENS_AT_ONCE).max(1));
+    let full = total.div_ceil(total.div_ceil(most).max(1));
     let longest = (0..part.texts.len()).map(|i| length(&i)).max().unwrap_or(0);
-    let full = (full + longest).min(TOKENS_AT_ONCE);
+    let full = (full + longest).min(most);
     let mut order: Vec<usize> = (0..part.texts.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(length(i)));
     let mut batches: Vec<Batch> = Vec::new();
@@ -149,7 +150,7 @@ pub(super) fn encode(
         }
         Ok(true)
     };
-    for batch in batches(&Arc::new(Part { first: 0, texts })) {
+    for batch in batches(&Arc::new(Part { first: 0, texts }), backend) {
         if flow.is_full() {
             store(&mut flow)?;
         }

@@ -29,7 +29,18 @@ pub(super) fn in_use(engine: &Engine, there: &[GpuFacts], tests: &mut Vec<Test>)
             ended: test.veto.map_or(Ended::Pass, Ended::Fail),
         });
     }
-    engine.gpu_probe()
+    // A GPU that cannot search may still embed: the engine goes on without it, and so does this.
+    match engine.gpu_probe() {
+        Ok(probe) => Ok(probe),
+        Err(error) => {
+            tests.push(Test {
+                what: format!("search on gpu:{}", facts.index),
+                millis: None,
+                ended: Ended::Fail(error.to_string()),
+            });
+            Ok(None)
+        }
+    }
 }
 
 /// What is known of a GPU.

@@ -78,6 +78,9 @@ struct Page {
     form: Form,
     /// The last search that used it.
     used: u64,
+    /// The search that brings it in, as long as no submission has proven that its norms are there:
+    /// nobody else may use it until then.
+    unproven: Option<u64>,
 }
 
 /// A unit that was not found.
@@ -105,7 +108,6 @@ pub(super) struct Pages {
     /// Most bytes of slabs but the ring.
     room: u64,
     taken: u64,
-    losses: u64,
     stats: PageStats,
 }
 
@@ -129,7 +131,6 @@ impl Pages {
             unit_bytes,
             room: budget.saturating_sub(2 * half_bytes) / GRAIN * GRAIN,
             taken: 0,
-            losses: 0,
             stats: PageStats {
                 budget_bytes: budget,
                 ..PageStats::default()
@@ -173,7 +174,7 @@ impl Pages {
         first: bool,
     ) -> Option<Place> {
         match self.pages.get_mut(&name) {
-            Some(page) if page.form == form => {
+            Some(page) if page.form == form && page.unproven.is_none_or(|by| by == search) => {
                 page.used = page.used.max(search);
                 self.stats.hits += u64::from(first);
                 Some(page.place)
@@ -205,6 +206,11 @@ impl Pages {
         search: u64,
     ) -> Result<Option<Place>, Error> {
         let bytes = bytes.next_multiple_of(GRAIN);
+        let under_way = |page: &Page| page.unproven.is_some_and(|by| by != search);
+        if self.pages.get(&name).is_some_and(under_way) {
+            // Another search is bringing it in.
+            return Ok(None);
+        }
         // A copy of another form under this name is of no use any more.
         self.drop_page(name);
         if bytes > self.room {
@@ -236,13 +242,45 @@ impl Pages {
         idle.then_some(*victim)
     }
 
-    /// A unit in its place is complete.
+    /// A unit's rows are in their place; [`prove`](Self::prove) says when the rest is.
     pub(super) fn keep(&mut self, name: Name, form: Form, place: Place, search: u64) {
         self.ghosts.remove(&name);
         self.stats.page_ins += 1;
         self.stats.resident_bytes += place.bytes;
-        let used = search;
-        self.pages.insert(name, Page { place, form, used });
+        let page = Page {
+            place,
+            form,
+            used: search,
+            unproven: Some(search),
+        };
+        self.pages.insert(name, page);
+    }
+
+    /// The submission that completes a unit has reached its end: all searches may use it.
+    pub(super) fn prove(&mut self, name: Name, search: u64) {
+        if let Some(page) = self.pages.get_mut(&name)
+            && page.unproven == Some(search)
+        {
+            page.unproven = None;
+        }
+    }
+
+    /// Forgets a unit that a search has brought in and that is not whole.
+    pub(super) fn forget(&mut self, name: Name, search: u64) {
+        let own = |page: &Page| page.unproven == Some(search);
+        if self.pages.get(&name).is_some_and(own) {
+            self.drop_page(name);
+        }
+    }
+
+    /// Forgets what a search has brought in and not proven; only it has used that.
+    pub(super) fn forget_unproven(&mut self, search: u64) {
+        let unproven =
+            |(name, page): (&Name, &Page)| (page.unproven == Some(search)).then_some(*name);
+        let names: Vec<Name> = self.pages.iter().filter_map(unproven).collect();
+        for name in names {
+            self.drop_page(name);
+        }
     }
 
     /// A place that did not get its unit.
@@ -291,20 +329,6 @@ impl Pages {
     /// Counts a unit that went through the ring.
     pub(super) fn streamed(&mut self) {
         self.stats.streamed += 1;
-    }
-
-    /// How often all rows were forgotten: a submission from before read what is in doubt.
-    pub(super) fn losses(&self) -> u64 {
-        self.losses
-    }
-
-    /// Forgets all rows, as when a submission that was to bring some in has failed.
-    pub(super) fn clear(&mut self) {
-        self.losses += 1;
-        let names: Vec<Name> = self.pages.keys().copied().collect();
-        for name in names {
-            self.drop_page(name);
-        }
     }
 
     fn drop_page(&mut self, name: Name) {

@@ -1,7 +1,7 @@
 //! Bringing a unit's rows to the device.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use wgpu::{Buffer, BufferSize, WriteOnly};
@@ -20,9 +20,14 @@ struct Upload<'u, 'a> {
     block: &'u Once<'u, 'a>,
     layout: Layout,
     slab: &'u Buffer,
+    /// Whether some chunk could not be read, whose rows do not take part.
+    spoiled: AtomicBool,
 }
 
 /// Writes a unit's rows, padded, to a place in a slab; they are there for submissions to come.
+///
+/// True when a chunk could not be read: a failure, unless none of its rows takes part, as the CPU
+/// would not have asked for it then. Zeros stand for its rows, and the unit must not stay.
 pub(super) fn unit(
     gpu: &Gpu,
     pool: &Pool,
@@ -30,12 +35,13 @@ pub(super) fn unit(
     unit: &Unit,
     layout: Layout,
     (slab, offset): (&Buffer, u64),
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let upload = Upload {
         gpu,
         block,
         layout,
         slab,
+        spoiled: AtomicBool::new(false),
     };
     let rows = unit.rows as usize;
     let share = (SHARE_BYTES / layout.stride()).max(1);
@@ -66,7 +72,8 @@ pub(super) fn unit(
     upload.write(offset + start as u64, bytes, |mut to| {
         to.fill(0);
         Ok(())
-    })
+    })?;
+    Ok(upload.spoiled.into_inner())
 }
 
 impl Upload<'_, '_> {
@@ -79,13 +86,29 @@ impl Upload<'_, '_> {
             while row < rows.end {
                 let (chunk, start) = (row / chunk_rows, row % chunk_rows);
                 let count = (chunk_rows - start).min(rows.end - row);
-                let bytes = self.block.read(self.layout.dim, chunk as u32)?;
-                let (this, rest) = to.split_at(count * stride);
-                copy(&bytes[start * size..][..count * size], size, stride, this);
+                let (mut this, rest) = to.split_at(count * stride);
+                match self.block.read(self.layout.dim, chunk as u32) {
+                    Ok(bytes) => copy(&bytes[start * size..][..count * size], size, stride, this),
+                    Err(_) if !self.takes_part(chunk * chunk_rows, chunk_rows) => {
+                        self.spoiled.store(true, Ordering::Relaxed);
+                        this.fill(0);
+                    }
+                    Err(error) => return Err(error),
+                }
                 (to, row) = (rest, row + count);
             }
             Ok(())
         })
+    }
+
+    /// Whether any of some rows takes part in the search.
+    fn takes_part(&self, first: usize, rows: usize) -> bool {
+        let block = &self.block.block;
+        let end = (first + rows).min(block.len as usize);
+        let live = |row: usize, words: &[u64]| words[row / 64] >> (row % 64) & 1 == 1;
+        block
+            .live
+            .is_none_or(|words| (first..end).any(|row| live(row, words)))
     }
 
     /// Has `fill` fill so many bytes at a place in the slab. After a failure they hold anything.

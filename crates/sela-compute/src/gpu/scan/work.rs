@@ -80,6 +80,8 @@ struct Placed {
     place: Place,
     /// Brought in by this submission: its norms are missing yet.
     fresh: bool,
+    /// Some of its rows could not be read; none of them takes part in this search.
+    spoiled: bool,
     first_group: u32,
 }
 
@@ -89,8 +91,6 @@ struct Flight {
     placed: Vec<Placed>,
     space: Space,
     room: usize,
-    /// What the pages' count of losses was.
-    losses: u64,
 }
 
 /// What has come back for a query.
@@ -130,16 +130,16 @@ impl Engine {
 
     /// The best rank of every group that may hold a nearest row, for each query.
     pub(super) fn seen(&self, job: &Job<'_, '_>) -> Result<Vec<Seen>, Error> {
-        let result = self.rounds(job);
-        if let Err(Error::Device { .. }) = &result {
-            // A submission that failed may have left units without their norms.
-            self.lock().clear();
+        let search = self.lock().next_search();
+        let result = self.rounds(job, search);
+        if result.is_err() {
+            // What was to be brought in may lack rows or norms.
+            self.lock().forget_unproven(search);
         }
         result
     }
 
-    fn rounds(&self, job: &Job<'_, '_>) -> Result<Vec<Seen>, Error> {
-        let search = self.lock().next_search();
+    fn rounds(&self, job: &Job<'_, '_>, search: u64) -> Result<Vec<Seen>, Error> {
         let mut seen: Vec<Seen> = Vec::new();
         seen.resize_with(job.packed.len(), Seen::default);
         let all = (0..2).flat_map(|record| job.units[record].iter().map(move |u| (record, *u)));
@@ -153,11 +153,11 @@ impl Engine {
             if flights.len() > FLIGHTS
                 && let Some(flight) = flights.pop_front()
             {
-                self.land(job, flight, &mut seen)?;
+                self.land(job, search, flight, &mut seen)?;
             }
         }
         for flight in flights {
-            self.land(job, flight, &mut seen)?;
+            self.land(job, search, flight, &mut seen)?;
         }
         Ok(seen)
     }
@@ -188,8 +188,8 @@ impl Engine {
                 Some(name) if !full => pages.find(name, unit.form(layout), search, round == 0),
                 _ => None,
             };
-            let (place, fresh) = match found {
-                Some(place) => (place, false),
+            let (place, fresh, spoiled) = match found {
+                Some(place) => (place, false, false),
                 None if round == 0 => {
                     if !full {
                         pages.miss(unit.name, search);
@@ -204,12 +204,12 @@ impl Engine {
                 None => {
                     let place =
                         self.bring(job, &mut pages, search, round, &mut ring, (layout, unit))?;
-                    let Some(place) = place else {
+                    let Some((place, spoiled)) = place else {
                         later.push_back((record, unit));
                         continue;
                     };
                     uploaded += bytes;
-                    (place, true)
+                    (place, true, spoiled)
                 }
             };
             placed.push(Placed {
@@ -217,6 +217,7 @@ impl Engine {
                 unit,
                 place,
                 fresh,
+                spoiled,
                 first_group: groups,
             });
             groups += more;
@@ -239,6 +240,7 @@ impl Engine {
     }
 
     /// Brings a unit in, to stay if it may, else through the ring; `None` when the ring is full.
+    /// With its place comes whether some of its rows could not be read, none of which takes part.
     fn bring(
         &self,
         job: &Job<'_, '_>,
@@ -247,7 +249,7 @@ impl Engine {
         round: u64,
         ring: &mut u64,
         (layout, unit): (Layout, Unit),
-    ) -> Result<Option<Place>, Error> {
+    ) -> Result<Option<(Place, bool)>, Error> {
         let bytes = layout.unit_bytes(unit.rows);
         let stays = match unit.name {
             Some(name) => pages.admit(name, bytes, search)?,
@@ -268,9 +270,10 @@ impl Engine {
             layout,
             (&slab, place.offset),
         );
+        let spoiled = matches!(up, Ok(true));
         match (up, stays.and(unit.name)) {
-            (Ok(()), Some(name)) => pages.keep(name, unit.form(layout), place, search),
-            (Ok(()), None) => {
+            (Ok(_), Some(name)) => pages.keep(name, unit.form(layout), place, search),
+            (Ok(_), None) => {
                 pages.streamed();
                 *ring += bytes.next_multiple_of(64 << 10);
             }
@@ -281,7 +284,7 @@ impl Engine {
                 return Err(error);
             }
         }
-        Ok(Some(place))
+        Ok(Some((place, spoiled)))
     }
 
     /// Records and submits the ranking of units in their places.
@@ -349,7 +352,6 @@ impl Engine {
             placed,
             space,
             room,
-            losses: pages.losses(),
         })
     }
 
@@ -474,13 +476,18 @@ impl Engine {
     }
 
     /// Waits for a submission and notes what it found.
-    fn land(&self, job: &Job<'_, '_>, flight: Flight, seen: &mut [Seen]) -> Result<(), Error> {
+    fn land(
+        &self,
+        job: &Job<'_, '_>,
+        search: u64,
+        flight: Flight,
+        seen: &mut [Seen],
+    ) -> Result<(), Error> {
         let Flight {
             pending,
             mut placed,
             space,
             room,
-            losses,
         } = flight;
         placed.sort_by_key(|placed| placed.first_group);
         pending.wait(|bytes| {
@@ -500,9 +507,15 @@ impl Engine {
                 }
             }
         })?;
-        if self.lock().losses() != losses {
-            return Err(self.gpu.error("rows were lost by another search meanwhile"));
+        let mut pages = self.lock();
+        for placed in placed.iter().filter(|placed| placed.fresh) {
+            match (placed.unit.name, placed.spoiled) {
+                (Some(name), false) => pages.prove(name, search),
+                (Some(name), true) => pages.forget(name, search),
+                (None, _) => {}
+            }
         }
+        drop(pages);
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         if spaces.len() < SPACES {
             spaces.push(space);
