@@ -285,20 +285,14 @@ fn an_unreadable_chunk_of_dead_rows_is_passed_over() {
         live: Some(&live),
         seqs: Seqs::Run(0),
     };
-    let run = |scan: &dyn Fn() -> Vec<Vec<sela_compute::scan::Found>>| scan();
+    let cpu = cpu();
+    let mut scanning = cpu.begin(queries(&vectors)).unwrap();
+    scanning.scan(block).unwrap();
+    let expected = scanning.submit().unwrap();
     for _ in 0..2 {
-        let found = run(&|| {
-            let mut scanning = scan.begin(queries(&vectors)).unwrap();
-            scanning.scan(block).unwrap();
-            scanning.submit().unwrap()
-        });
-        let cpu = cpu();
-        let expected = run(&|| {
-            let mut scanning = cpu.begin(queries(&vectors)).unwrap();
-            scanning.scan(block).unwrap();
-            scanning.submit().unwrap()
-        });
-        assert_eq!(found, expected);
+        let mut scanning = scan.begin(queries(&vectors)).unwrap();
+        scanning.scan(block).unwrap();
+        assert_eq!(scanning.submit().unwrap(), expected);
     }
     let pages = scan.stats().pages;
     assert_eq!((pages.hits, pages.resident_bytes), (0, 0), "{pages:?}");

@@ -241,6 +241,8 @@ pub struct BenchReport {
     pub speedups: Vec<Comparison>,
     /// What Sela wants to reach, and whether it was.
     pub targets: Vec<Target>,
+    /// What could not be measured, because the CPU did in a GPU's place what the GPU was to do.
+    pub not_measured: Vec<String>,
 }
 
 /// What the measurements share.
@@ -253,11 +255,8 @@ struct Bench<'a> {
     engine: &'a Engine,
 }
 
-/// Runs the measurements, telling of each when it begins (`None`) and of each figure found.
-///
-/// # Errors
-///
-/// [`crate::Error::NotMeasured`] when the CPU did in a GPU's place what was measured on the GPU.
+/// Runs the measurements, telling of each when it begins (`None`) and of each figure found. What the
+/// CPU did in a GPU's place is no figure; [`BenchReport::not_measured`] says so.
 pub fn run(
     engine: &Engine,
     options: &BenchOptions,
@@ -271,22 +270,27 @@ pub fn run(
         engine,
     };
     let machine = machine(&bench)?;
-    let mut results = Vec::new();
+    let (mut results, mut not_measured) = (Vec::new(), Vec::new());
     for workload in Workload::ALL
         .into_iter()
         .filter(|w| options.only.contains(w))
     {
         sink(workload, None);
-        bench.measure(workload, &mut |figure| {
+        let measured = bench.measure(workload, &mut |figure| {
             sink(workload, Some(&figure));
             results.push(figure);
-        })?;
+        });
+        match measured {
+            Err(error @ crate::Error::NotMeasured { .. }) => not_measured.push(error.to_string()),
+            other => other?,
+        }
     }
     Ok(BenchReport {
         machine,
         speedups: compare::speedups(&results),
         targets: compare::targets(&results),
         results,
+        not_measured,
     })
 }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use sela::{Arithmetic, Dtype, Inventory, Isa, Options};
+use sela::{Arithmetic, DeviceChoice, Dtype, Inventory, Isa, Options};
 use sela_encoder::{Encoder, EncoderOptions, ModelFiles};
 
 const DIM: usize = 384;
@@ -125,11 +125,47 @@ fn compare(encoder: &Encoder, step: usize) -> (f32, f64, f64) {
     (largest, least, mean)
 }
 
+/// What is promised here is promised for the CPU; the GPU has its own test.
+fn on_the_cpu() -> EncoderOptions {
+    EncoderOptions {
+        device: DeviceChoice::Cpu,
+        ..EncoderOptions::default()
+    }
+}
+
+/// All texts where the GPU is one, a few where the CPU plays one.
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_keeps_the_same_promises() {
+    use sela_compute::inventory::GpuKind;
+
+    let Some(facts) = sela_compute::gpu::adapters().into_iter().next() else {
+        println!("GPU: skipped, this machine has no GPU");
+        return;
+    };
+    let software = facts.kind == GpuKind::Software;
+    for (dtype, step) in [(Dtype::Bf16, 240), (Dtype::F32, 480)] {
+        let encoder = open(&EncoderOptions {
+            device: DeviceChoice::Number(facts.index),
+            dtype,
+            ..EncoderOptions::default()
+        });
+        let report = encoder.report();
+        assert_eq!(report.device, facts.name, "{:?}", report.reasons);
+        let (variant, arithmetic) = (report.variant.unwrap_or_default(), report.arithmetic);
+        println!("{arithmetic} by {variant} kernels on gpu:{}", facts.index);
+        let (largest, least, mean) = compare(&encoder, if software { step } else { 1 });
+        assert!(least >= 0.9999 && mean >= 0.99999, "{least} {mean}");
+        assert!(dtype != Dtype::F32 || largest <= 1e-5, "{largest}");
+        assert_eq!(encoder.report().fallbacks, 0);
+    }
+}
+
 #[test]
 fn f32_is_within_1e_5_of_sentence_transformers() {
     let encoder = open(&EncoderOptions {
         dtype: Dtype::F32,
-        ..EncoderOptions::default()
+        ..on_the_cpu()
     });
     let (largest, least, _) = compare(&encoder, 1);
     assert!(largest <= 1e-5, "{largest}");
@@ -142,7 +178,7 @@ fn every_instruction_set_is_within_1e_5() {
         let options = EncoderOptions {
             isa: Some(isa),
             arithmetic: Some(Arithmetic::F32),
-            ..EncoderOptions::default()
+            ..on_the_cpu()
         };
         let (largest, ..) = compare(&open(&options), 40);
         assert!(largest <= 1e-5, "{isa}: {largest}");
@@ -153,7 +189,7 @@ fn every_instruction_set_is_within_1e_5() {
 fn split_bf16_is_f32_grade() {
     let encoder = open(&EncoderOptions {
         arithmetic: Some(Arithmetic::Bf16x3),
-        ..EncoderOptions::default()
+        ..on_the_cpu()
     });
     let (largest, ..) = compare(&encoder, 40);
     assert!(largest <= 1e-5, "{largest}");
@@ -161,7 +197,7 @@ fn split_bf16_is_f32_grade() {
 
 /// Whether this CPU has a bf16 unit; says so.
 fn has_bf16_unit() -> bool {
-    let unit = Inventory::probe().cpu.bf16;
+    let unit = Inventory::probe_cpu().cpu.bf16;
     match unit {
         Some(unit) => println!("bf16 by {unit}"),
         None => println!("bf16 unit: skipped, this CPU lacks it; emulated on fewer texts"),
@@ -174,7 +210,7 @@ fn bf16_keeps_its_promise() {
     let step = if has_bf16_unit() { 1 } else { 8 };
     let encoder = open(&EncoderOptions {
         dtype: Dtype::Bf16,
-        ..EncoderOptions::default()
+        ..on_the_cpu()
     });
     let (_, least, mean) = compare(&encoder, step);
     assert!(least >= 0.999, "{least}");
@@ -210,7 +246,7 @@ fn a_text_has_the_same_bits_alone_in_any_batch_and_order_and_from_eight_threads(
     for dtype in dtypes {
         let options = EncoderOptions {
             dtype,
-            ..EncoderOptions::default()
+            ..on_the_cpu()
         };
         let encoder = open(&options);
         let alone = alone(&encoder);

@@ -45,9 +45,16 @@ pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
     if let Some(failure) = failed {
         return Err(failure);
     }
+    let outcome = match report.not_measured.is_empty() {
+        true => Outcome::Done,
+        false => Outcome::Nothing,
+    };
+    for told in &report.not_measured {
+        app.note(told);
+    }
     if to_stdout {
         print_json(&report)?;
-        return Ok(Outcome::Done);
+        return Ok(outcome);
     }
     print(&summary(&report))?;
     if let Some(path) = &args.json {
@@ -58,7 +65,7 @@ pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
     for told in machine(&report.machine) {
         app.note(&told);
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 /// The machine in lines: the CPU, then each GPU.

@@ -120,7 +120,7 @@ pub(super) fn targets(figures: &[Figure]) -> Vec<Target> {
             });
         }
     }
-    let memory = figures.iter().filter(|f| f.name == "memory1m");
+    let memory = figures.iter().filter(|f| f.name.starts_with("memory1m"));
     let most = memory.filter_map(|f| f.peak).reduce(f64::max);
     targets.push(Target {
         what: "memory for a million vectors".to_owned(),
