@@ -290,7 +290,7 @@ fn choose_gpu(
             let gpu = hardware();
             if gpu.is_none() {
                 reasons.push(match gpus {
-                    [] if cfg!(feature = "gpu") => "the CPU because there is no GPU".to_owned(),
+                    [] if cfg!(feature = "gpu") => "the CPU, the only device there is".to_owned(),
                     [] => "the CPU because this build has no GPU kernels".to_owned(),
                     _ => format!("the CPU because there are software GPUs only: {}", list()),
                 });
