@@ -93,7 +93,8 @@ pub(crate) struct Global {
     /// Threads to use at most [default: all]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Write what was done and on which device to a file as JSON when the command ends
+    /// Write what was done and on which device to a file as JSON, once the command has succeeded;
+    /// not for `bench`, whose figures tell
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) stats: Option<PathBuf>,
     /// Say more about what is done; twice for even more

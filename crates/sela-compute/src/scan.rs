@@ -127,9 +127,21 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
+    /// Adds the block to those of a search, if it is what it says and can be counted.
+    pub(crate) fn record_in(self, blocks: &mut Vec<Self>) -> Result<(), Error> {
+        self.check()?;
+        let (value, limit) = (blocks.len(), u32::MAX as usize);
+        if value > limit {
+            let what = "blocks";
+            return Err(Error::Limit { what, value, limit });
+        }
+        blocks.push(self);
+        Ok(())
+    }
+
     /// Refuses tables that are too short for the rows, and chunks that begin within a word of
     /// the bitmap.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), Error> {
         let rows = self.len as usize;
         if self.chunk_rows < self.len
             && (self.chunk_rows == 0 || !self.chunk_rows.is_multiple_of(64))

@@ -264,14 +264,7 @@ pub struct GpuScanning<'a> {
 
 impl<'a> Scanning<'a> for GpuScanning<'a> {
     fn scan(&mut self, block: Block<'a>) -> Result<(), Error> {
-        block.check()?;
-        let (value, limit) = (self.blocks.len(), u32::MAX as usize);
-        if value > limit {
-            let what = "blocks";
-            return Err(Error::Limit { what, value, limit });
-        }
-        self.blocks.push(block);
-        Ok(())
+        block.record_in(&mut self.blocks)
     }
 
     fn submit(self) -> Result<Vec<Vec<Found>>, Error> {
