@@ -1,0 +1,9 @@
+//! OpenAI's routes: embeddings and models.
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::AppState;
+
+pub(crate) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::default()
+}
