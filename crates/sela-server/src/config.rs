@@ -100,8 +100,7 @@ impl Default for Engine {
 }
 
 impl Engine {
-    /// Puts these settings into an engine's options.
-    pub fn apply(&self, options: &mut sela::Options) -> Result<(), ConfigError> {
+    fn apply(&self, options: &mut sela::Options) -> Result<(), ConfigError> {
         if let Some(data) = &self.data {
             options.data.clone_from(data);
         }
@@ -267,6 +266,14 @@ impl Default for Limits {
 }
 
 impl Settings {
+    /// Puts what the engine is told into its options.
+    pub fn apply(&self, options: &mut sela::Options) -> Result<(), ConfigError> {
+        self.engine.apply(options)?;
+        options.queue.texts_max = self.limits.queue_texts_max;
+        options.queue.bytes_max = self.limits.queue_bytes_max.0 as usize;
+        Ok(())
+    }
+
     /// Refuses what makes no sense together.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if self.server.no_auth && !self.server.bind.ip().is_loopback() {

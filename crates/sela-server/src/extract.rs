@@ -201,6 +201,11 @@ pub(crate) fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError
         Err(error) => error,
     };
     if !error.is_data() {
+        if error.to_string().starts_with("number out of range") {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            let detail = format!("the body holds a number beyond what can be stored: {error}");
+            return Err(ApiError::new(status, "invalid_value", detail));
+        }
         let detail = format!("the body is no JSON: {error}");
         return Err(ApiError::malformed("malformed_json", detail));
     }

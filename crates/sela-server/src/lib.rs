@@ -7,7 +7,9 @@
 
 mod audit;
 mod auth;
+mod bench;
 pub mod config;
+mod database;
 mod docs;
 mod dto;
 mod error;
@@ -16,6 +18,7 @@ mod frame;
 mod jwt;
 mod keys;
 mod listen;
+mod npy;
 mod openapi;
 mod qdrant;
 mod routes;

@@ -1,15 +1,18 @@
 //! What all requests share.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use sela::{Collection, CollectionOptions, Engine};
 use tokio::sync::Semaphore;
 
 use crate::audit::{AUDIT_FILE, Audit};
+use crate::bench::Bench;
 use crate::config::{ConfigError, Settings};
+use crate::database::Database;
 use crate::error::ApiError;
 use crate::jwt::Jwt;
 use crate::keys::{KeyFile, Keys};
@@ -31,8 +34,14 @@ pub struct Inner {
     pub(crate) audit: Audit,
     pub(crate) started: Instant,
     phase: AtomicU8,
-    /// Where `/store_embedding` stores, once it was asked for.
-    stored: Mutex<Option<Collection>>,
+    /// Collections that were asked for: they stay open, as opening one for each request would cost.
+    open: Mutex<HashMap<String, Collection>>,
+    /// What `/load_database` has loaded.
+    pub(crate) database: RwLock<Option<Arc<Database>>>,
+    /// The measurement or check under way.
+    pub(crate) bench: Bench,
+    backends: Mutex<Option<(Instant, Arc<Backends>)>>,
+    model: OnceLock<ModelFacts>,
     /// Turns of work that blocks its thread.
     pub(crate) turns: Arc<Semaphore>,
     /// Requests that wait for a turn.
@@ -90,7 +99,11 @@ impl AppState {
             audit,
             started: Instant::now(),
             phase: AtomicU8::new(Phase::Starting as u8),
-            stored: Mutex::new(None),
+            open: Mutex::default(),
+            database: RwLock::new(None),
+            bench: Bench::default(),
+            backends: Mutex::new(None),
+            model: OnceLock::new(),
             turns: Arc::new(Semaphore::new(limits.blocking_max)),
             waiting: AtomicUsize::new(0),
             bodies: Arc::new(Semaphore::new(bodies.min(Semaphore::MAX_PERMITS))),
@@ -137,28 +150,123 @@ impl AppState {
         }
     }
 
-    /// The collection that `/store_embedding` stores in, if there is one.
-    pub(crate) fn stored(&self) -> Result<Option<Collection>, ApiError> {
-        let mut slot = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
-            match self.engine.collection(STORED) {
-                Err(sela::Error::NoCollection { .. }) => return Ok(None),
-                opened => *slot = Some(opened?),
-            }
+    /// A collection, open for reading and writing. Blocks.
+    pub(crate) fn collection(&self, name: &str) -> Result<Collection, ApiError> {
+        let mut open = lock(&self.open);
+        if let Some(collection) = open.get(name) {
+            return Ok(collection.clone());
         }
-        Ok(slot.clone())
+        let collection = self.engine.collection(name)?;
+        Ok(keep(&mut open, collection))
     }
 
-    /// The same, made now if there is none.
-    pub(crate) fn stored_or_new(&self) -> Result<Collection, ApiError> {
-        let mut slot = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stored) = &*slot {
-            return Ok(stored.clone());
+    /// The same, made for the engine's model if there is none. Blocks.
+    pub(crate) fn collection_or_new(&self, name: &str) -> Result<Collection, ApiError> {
+        let mut open = lock(&self.open);
+        if let Some(collection) = open.get(name) {
+            return Ok(collection.clone());
         }
         let options = CollectionOptions::default();
-        let stored = self.engine.collection_or_create(STORED, &options)?;
-        Ok(slot.insert(stored).clone())
+        let collection = self.engine.collection_or_create(name, &options)?;
+        Ok(keep(&mut open, collection))
     }
+
+    /// Closes a collection, once the requests that use it are done: before it is deleted.
+    #[expect(
+        dead_code,
+        reason = "the routes that delete collections come with Qdrant's"
+    )]
+    pub(crate) fn close(&self, name: &str) {
+        lock(&self.open).remove(name);
+    }
+
+    /// The collection that `/store_embedding` stores in, if there is one. Blocks.
+    pub(crate) fn stored(&self) -> Result<Option<Collection>, ApiError> {
+        match self.collection(STORED) {
+            Err(error) if error.code == "no_collection" => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// What does the work now, as of at most a fifth of a second ago.
+    pub(crate) fn backends(&self) -> Arc<Backends> {
+        let mut slot = lock(&self.backends);
+        if let Some((when, backends)) = &*slot
+            && when.elapsed() < BACKENDS_FOR
+        {
+            return backends.clone();
+        }
+        let backends = Arc::new(Backends::of(&self.engine.stats()));
+        *slot = Some((Instant::now(), backends.clone()));
+        backends
+    }
+
+    /// What is known of the model, once it is read.
+    pub(crate) fn model(&self) -> Result<&ModelFacts, ApiError> {
+        self.ready()?;
+        if let Some(model) = self.model.get() {
+            return Ok(model);
+        }
+        let encoder = self.engine.encoder()?;
+        Ok(self.model.get_or_init(|| ModelFacts {
+            name: encoder.space().model,
+            dim: encoder.dim(),
+            tokens_max: encoder.tokens_max(),
+        }))
+    }
+}
+
+/// How long it is taken for true what does the work.
+const BACKENDS_FOR: Duration = Duration::from_millis(200);
+/// Most collections that stay open without anybody using them.
+const OPEN_MAX: usize = 256;
+
+fn keep(open: &mut HashMap<String, Collection>, collection: Collection) -> Collection {
+    if open.len() >= OPEN_MAX
+        && let Some(other) = open.keys().next().cloned()
+    {
+        open.remove(&other);
+    }
+    let name = collection.name().to_owned();
+    open.insert(name, collection.clone());
+    collection
+}
+
+/// What does the work.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    /// `metal4`, `metal3`, `gpu` or `cpu`.
+    pub(crate) embedder: String,
+    /// Where the last search was done: `gpu` or `cpu`.
+    pub(crate) search: String,
+}
+
+impl Backends {
+    fn of(stats: &sela::Stats) -> Self {
+        let tier = stats
+            .tier
+            .map_or_else(|| "cpu".to_owned(), |t| t.to_string());
+        let last = stats.searches.last.as_deref();
+        let search = last.and_then(|last| last.split(':').next());
+        Self {
+            embedder: tier,
+            search: search.unwrap_or("cpu").to_owned(),
+        }
+    }
+}
+
+/// What is known of the model.
+#[derive(Debug)]
+pub(crate) struct ModelFacts {
+    pub(crate) name: String,
+    /// Numbers in a vector.
+    pub(crate) dim: usize,
+    /// Most tokens of a text that are read.
+    pub(crate) tokens_max: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where the keys of a server are.

@@ -2,38 +2,48 @@
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sela::Embeddings;
+use sela::{EmbedOptions, Embeddings, Lane};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::ApiError;
 use crate::state::AppState;
 
-/// Whether a caller waits for one answer, or for many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
-    /// Somebody waits.
-    Interactive,
-    /// Somebody waits for the whole.
-    Bulk,
-}
+/// Texts up to which a request counts as one that somebody waits for.
+const INTERACTIVE_MAX: usize = 16;
+/// Bytes of all texts up to which it does.
+const INTERACTIVE_BYTES_MAX: usize = 64 << 10;
 
 /// Embeds texts among all others that are asked for. Dropping the future takes them back.
-pub(crate) async fn embed(
-    app: &AppState,
-    texts: Vec<String>,
-    _lane: Lane,
-) -> Result<Embeddings, ApiError> {
+pub(crate) async fn embed(app: &AppState, texts: Vec<String>) -> Result<Embeddings, ApiError> {
     app.ready()?;
     check_texts(app, &texts)?;
-    let engine = app.engine.clone();
-    blocking(app, move || Ok(engine.embed_batch(&texts)?)).await
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let few = texts.len() <= INTERACTIVE_MAX && bytes <= INTERACTIVE_BYTES_MAX;
+    let lane = if few { Lane::Interactive } else { Lane::Bulk };
+    embed_in(app, texts, lane).await
+}
+
+/// Embeds texts in a lane.
+pub(crate) async fn embed_in(
+    app: &AppState,
+    texts: Vec<String>,
+    lane: Lane,
+) -> Result<Embeddings, ApiError> {
+    let limit_ms = app.settings.limits.request_ms;
+    let options = EmbedOptions {
+        lane,
+        deadline: Instant::now().checked_add(Duration::from_millis(limit_ms)),
+        ..EmbedOptions::default()
+    };
+    let ticket = app.engine.submit(texts, &options)?;
+    within(limit_ms, ticket).await?.map_err(ApiError::from)
 }
 
 /// Embeds one text.
 pub(crate) async fn embed_one(app: &AppState, text: String) -> Result<Embeddings, ApiError> {
-    embed(app, vec![text], Lane::Interactive).await
+    embed(app, vec![text]).await
 }
 
 /// Refuses more texts, or longer ones, than the limits allow.

@@ -10,7 +10,9 @@ use super::ApiError;
 
 impl From<sela::Error> for ApiError {
     fn from(error: E) -> Self {
-        let (status, code) = match &error {
+        // A batch's error is each of its requests' own.
+        let told = error.cause();
+        let (status, code) = match told {
             E::CollectionName { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "collection_name"),
             E::NoCollection { .. } => (StatusCode::NOT_FOUND, "no_collection"),
             E::CollectionExists { .. } => (StatusCode::CONFLICT, "collection_exists"),
@@ -33,6 +35,16 @@ impl From<sela::Error> for ApiError {
             E::Index(sela::IndexError::NotFinite { .. } | sela::IndexError::Limit { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value")
             }
+            E::Busy { retry_after, .. } => {
+                let detail = told.to_string();
+                return Self::busy(detail, retry_after.as_secs());
+            }
+            E::RequestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            E::Deadline { .. } => {
+                let detail = told.to_string();
+                return Self::unavailable("deadline", detail);
+            }
+            E::Closed => return Self::unavailable("stopping", told.to_string()),
             E::Store(stored) => return of_store(stored),
             E::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 return disk_full();
@@ -40,10 +52,10 @@ impl From<sela::Error> for ApiError {
             E::ModelUnknown { .. } | E::ModelMissing { .. } | E::ModelUnavailable { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "model_missing")
             }
-            _ => return Self::internal(&Causes(&error)),
+            _ => return Self::internal(&Causes(told)),
         };
-        let mut made = Self::new(status, code, Causes(&error).to_string());
-        made.hint = advice(&error);
+        let mut made = Self::new(status, code, Causes(told).to_string());
+        made.hint = advice(told);
         made
     }
 }

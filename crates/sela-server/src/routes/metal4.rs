@@ -1,5 +1,8 @@
 //! The Metal 4 routes: embed, search, store.
 
+mod database;
+mod state;
+
 use std::time::Instant;
 
 use axum::Json;
@@ -13,13 +16,15 @@ use crate::dto::rows::Rows;
 use crate::error::ApiError;
 use crate::extract::JsonBody;
 use crate::state::AppState;
-use crate::work::{self, Lane};
+use crate::work;
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
     let read = OpenApiRouter::default()
         .routes(routes!(embed))
         .routes(routes!(embed_batch));
     at_least(Role::Read, read)
+        .merge(database::router())
+        .merge(state::router())
 }
 
 /// Embeds a text
@@ -39,7 +44,7 @@ async fn embed(
     let info = embedded.info.first().copied();
     Ok(Json(EmbedResponse {
         dimension: embedded.dim,
-        backend: backend(&app),
+        backend: app.backends().embedder.clone(),
         time_ms: ms(began),
         tokens: info.map_or(0, |info| info.tokens),
         truncated: info.is_some_and(|info| info.truncated),
@@ -64,12 +69,12 @@ async fn embed_batch(
         return Err(ApiError::invalid("batch_size", "batch_size is 0"));
     }
     let count = request.texts.len();
-    let embedded = work::embed(&app, request.texts, Lane::Bulk).await?;
+    let embedded = work::embed(&app, request.texts).await?;
     let total = ms(began);
     Ok(Json(EmbedBatchResponse {
         count,
         dimension: embedded.dim,
-        backend: backend(&app),
+        backend: app.backends().embedder.clone(),
         total_time_ms: total,
         avg_time_ms: total / count.max(1) as f64,
         tokens: embedded.info.iter().map(|info| info.tokens).collect(),
@@ -79,14 +84,6 @@ async fn embed_batch(
             numbers: embedded.vectors,
         },
     }))
-}
-
-/// What embeds here.
-fn backend(app: &AppState) -> String {
-    let stats = app.engine.stats();
-    stats
-        .tier
-        .map_or_else(|| "cpu".to_owned(), |tier| tier.to_string())
 }
 
 fn ms(began: Instant) -> f64 {
