@@ -215,7 +215,7 @@ impl Engine {
         let encoder = self.encoder()?;
         let began = Instant::now();
         let embedded = encoder.embed(texts)?;
-        self.inner.counters.embed.add(began.elapsed());
+        self.inner.counters.embed.add_time(began.elapsed());
         Ok(embedded)
     }
 
@@ -435,7 +435,7 @@ impl Engine {
     }
 
     pub(crate) fn count_query(&self, took: Duration) {
-        self.inner.counters.query.add(took);
+        self.inner.counters.query.add_time(took);
     }
 
     fn root(&self) -> PathBuf {
