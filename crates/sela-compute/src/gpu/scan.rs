@@ -56,6 +56,9 @@ pub struct GpuScanOptions {
     pub block_bytes_min: usize,
     /// The best variant of kernels to try; choose a lesser one to test it.
     pub variant: Variant,
+    /// Most ranks of groups among which the CPU chooses, 4,096 by default: few are sooner looked
+    /// through there than by three kernels one after another. With 0 the device always chooses.
+    pub ranks_on_cpu_max: u32,
 }
 
 impl Default for GpuScanOptions {
@@ -64,6 +67,7 @@ impl Default for GpuScanOptions {
             cache_bytes: 2 << 30,
             block_bytes_min: 64 << 10,
             variant: Variant::Matrix,
+            ranks_on_cpu_max: 4_096,
         }
     }
 }
@@ -133,12 +137,15 @@ impl GpuScan {
             kernels: Kernels::new(gpu),
             pages: Mutex::new(Pages::new(gpu, options.cache_bytes)),
             spaces: Mutex::default(),
+            ranks_on_cpu_max: 0,
         };
+        // The kernels that choose are tested too, so the CPU does not yet.
         let selftest::Passed {
             matrix,
             subgroup,
             vetoes,
         } = selftest::best(&engine, &cpu, options.variant)?;
+        engine.ranks_on_cpu_max = options.ranks_on_cpu_max;
         let probe = probe::measure(&engine, &cpu, subgroup)?;
         // What both have brought in is of no use any more.
         engine.pages = Mutex::new(Pages::new(gpu, options.cache_bytes));

@@ -23,6 +23,8 @@ const FLIGHTS: usize = 2;
 const SPACES: usize = 8;
 /// Least queries for which the matrix kernel is used: fewer are sooner done eight at a time.
 pub(super) const MATRIX_LEAST: usize = 16;
+/// The rank of a group without a live row, as the kernels write it.
+const LOW: f32 = -3.4e38;
 /// Groups that a list has room for, a query: for few queries and for many; four times `k` at least.
 const ROOM_FEW: usize = 4_096;
 const ROOM_MANY: usize = 1_024;
@@ -33,6 +35,8 @@ pub(super) struct Engine {
     pub(super) kernels: Kernels,
     pub(super) pages: Mutex<Pages>,
     pub(super) spaces: Mutex<Vec<Space>>,
+    /// Most ranks that come back whole, for the CPU to choose among.
+    pub(super) ranks_on_cpu_max: u32,
 }
 
 /// What a search is made of.
@@ -90,7 +94,16 @@ struct Flight {
     pending: Pending,
     placed: Vec<Placed>,
     space: Space,
-    room: usize,
+    back: Back,
+}
+
+/// What comes back of a submission.
+#[derive(Clone, Copy)]
+enum Back {
+    /// The best ranks of so many groups, for each query, then the units' largest squared norms.
+    Whole { groups: usize },
+    /// Lists of groups near the k-th best, with room for so many.
+    Lists { room: usize },
 }
 
 /// What has come back for a query.
@@ -306,20 +319,28 @@ impl Engine {
         let heads = queries as u32 * BINS;
         let lists = heads + queries as u32 * 4;
         let peaks = queries.next_multiple_of(8) as u32 * groups;
+        let best_words = u64::from(peaks) + placed.len() as u64;
+        let back = match best_words <= u64::from(self.ranks_on_cpu_max) {
+            true => Back::Whole {
+                groups: groups as usize,
+            },
+            false => Back::Lists { room },
+        };
         let mut space = self.space();
-        let best_bytes = (u64::from(peaks) + placed.len() as u64) * 4;
         let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
-        space.reserve(gpu, [input.bytes().len() as u64, best_bytes, counts_bytes])?;
+        let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
+        space.reserve(gpu, sizes)?;
         gpu.caught(|| {
             if let Ok(buffer) = space.input(gpu) {
                 gpu.queue().write_buffer(buffer, 0, input.bytes());
             }
         })?;
         let mut recording = gpu.record("search")?;
-        let counts = space.counts(gpu)?.clone();
-        recording
-            .encoder()
-            .clear_buffer(&counts, 0, Some(u64::from(lists) * 4));
+        if matches!(back, Back::Lists { .. }) {
+            let bytes = u64::from(lists) * 4;
+            let counts = space.counts(gpu)?;
+            recording.encoder().clear_buffer(counts, 0, Some(bytes));
+        }
         self.record_norms(&mut recording, &mut space, pages, rankers, &placed)?;
         for run in runs(&placed) {
             let ranker = rankers[placed[run.start].record];
@@ -331,27 +352,37 @@ impl Engine {
             let run = &placed[run];
             self.record_ranks(&mut recording, &mut space, pages, job, (ranker, to), run)?;
         }
-        let select = [
-            groups,
-            peaks,
-            placed.len() as u32,
-            job.k as u32,
-            slacks,
-            heads,
-            lists,
-            room as u32,
-        ];
-        self.record_select(&mut recording, &mut space, &select, queries)?;
-        let pending = recording.submit(&[Read {
-            buffer: &counts,
-            offset: u64::from(heads) * 4,
-            bytes: (queries * (16 + room * 8)) as u64,
-        }])?;
+        let read = match back {
+            Back::Whole { .. } => Read {
+                buffer: space.best(gpu)?,
+                offset: 0,
+                bytes: best_words * 4,
+            },
+            Back::Lists { room } => {
+                let select = [
+                    groups,
+                    peaks,
+                    placed.len() as u32,
+                    job.k as u32,
+                    slacks,
+                    heads,
+                    lists,
+                    room as u32,
+                ];
+                self.record_select(&mut recording, &mut space, &select, queries)?;
+                Read {
+                    buffer: space.counts(gpu)?,
+                    offset: u64::from(heads) * 4,
+                    bytes: (queries * (16 + room * 8)) as u64,
+                }
+            }
+        };
+        let pending = recording.submit(&[read])?;
         Ok(Flight {
             pending,
             placed,
             space,
-            room,
+            back,
         })
     }
 
@@ -487,25 +518,12 @@ impl Engine {
             pending,
             mut placed,
             space,
-            room,
+            back,
         } = flight;
         placed.sort_by_key(|placed| placed.first_group);
-        pending.wait(|bytes| {
-            let words = |at: usize| {
-                let bytes = bytes[at * 4..].first_chunk().copied().unwrap_or_default();
-                u32::from_le_bytes(bytes)
-            };
-            let lists = seen.len() * 4;
-            for (query, seen) in seen.iter_mut().enumerate() {
-                let count = words(query * 4) as usize;
-                seen.square = seen.square.max(f32::from_bits(words(query * 4 + 1)));
-                seen.too_many |= count > room;
-                for entry in 0..count.min(room) {
-                    let at = lists + (query * room + entry) * 2;
-                    let pick = pick(job, &placed, words(at));
-                    seen.groups.push((f32::from_bits(words(at + 1)), pick));
-                }
-            }
+        pending.wait(|bytes| match back {
+            Back::Whole { groups } => note_whole(job, &placed, groups, bytes, seen),
+            Back::Lists { room } => note_lists(job, &placed, room, bytes, seen),
         })?;
         let mut pages = self.lock();
         for placed in placed.iter().filter(|placed| placed.fresh) {
@@ -521,6 +539,48 @@ impl Engine {
             spaces.push(space);
         }
         Ok(())
+    }
+}
+
+/// Notes the ranks of all groups that have a live row.
+fn note_whole(
+    job: &Job<'_, '_>,
+    placed: &[Placed],
+    groups: usize,
+    bytes: &[u8],
+    seen: &mut [Seen],
+) {
+    let words = bytes.as_chunks().0;
+    let number = |word: &[u8; 4]| f32::from_le_bytes(*word);
+    let peaks = words.iter().skip(seen.len().next_multiple_of(8) * groups);
+    let square = peaks.map(number).fold(0.0, f32::max);
+    for (seen, ranks) in seen.iter_mut().zip(words.chunks(groups)) {
+        seen.square = seen.square.max(square);
+        for (group, rank) in ranks.iter().map(number).enumerate() {
+            if rank > LOW {
+                let pick = pick(job, placed, group as u32);
+                seen.groups.push((rank, pick));
+            }
+        }
+    }
+}
+
+/// Notes the groups that the device has put on the lists.
+fn note_lists(job: &Job<'_, '_>, placed: &[Placed], room: usize, bytes: &[u8], seen: &mut [Seen]) {
+    let words = |at: usize| {
+        let bytes = bytes[at * 4..].first_chunk().copied().unwrap_or_default();
+        u32::from_le_bytes(bytes)
+    };
+    let lists = seen.len() * 4;
+    for (query, seen) in seen.iter_mut().enumerate() {
+        let count = words(query * 4) as usize;
+        seen.square = seen.square.max(f32::from_bits(words(query * 4 + 1)));
+        seen.too_many |= count > room;
+        for entry in 0..count.min(room) {
+            let at = lists + (query * room + entry) * 2;
+            let pick = pick(job, placed, words(at));
+            seen.groups.push((f32::from_bits(words(at + 1)), pick));
+        }
     }
 }
 
