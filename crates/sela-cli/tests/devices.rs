@@ -68,7 +68,7 @@ fn a_gpu_that_is_not_there_is_an_error_where_one_is_needed() {
         );
         assert!(stderr.contains("\nhint: "), "{stderr}");
         for gpu in &there {
-            assert!(stderr.contains(gpu["name"].as_str().unwrap()), "{stderr}");
+            assert!(stderr.contains(gpu["device_name"].as_str().unwrap()), "{stderr}");
         }
         if cfg!(not(feature = "gpu")) {
             assert!(stderr.contains("this build has no GPU kernels"), "{stderr}");
@@ -120,7 +120,7 @@ fn the_doctor_tells_of_every_gpu_or_once_that_there_is_none() {
     let text = sela.ok(&["doctor"]);
     for (number, gpu) in there.iter().enumerate() {
         assert_eq!(gpu["device"], format!("gpu:{number}"));
-        let name = gpu["name"].as_str().unwrap();
+        let name = gpu["device_name"].as_str().unwrap();
         assert!(text.contains(&format!("GPU {number}: {name}\n")), "{text}");
     }
     let none = match cfg!(feature = "gpu") {
@@ -173,7 +173,8 @@ fn a_gpu_asked_for_by_number_gives_the_cpus_answers_and_shows_that_it_did() {
     let explained = search(device, &["--explain"]);
     let last: Value = serde_json::from_str(explained.lines().last().unwrap()).unwrap();
     let searches = &last["explained"]["searches"];
-    assert_eq!(searches["device"], gpu["name"]);
+    assert_eq!(searches["device"], device);
+    assert_eq!(searches["device_name"], gpu["device_name"]);
     let counts = ["on_gpu", "gpu_queries", "gpu_left", "on_cpu"].map(|name| &searches[name]);
     assert_eq!(counts, [1, 1, 0, 0], "{last}");
 
@@ -240,8 +241,8 @@ fn a_bench_measures_devices_side_by_side() {
     assert_eq!(devices(&report), ["cpu", "cpu", device, device]);
     let used = &report["machine"]["devices"][1];
     assert_eq!(
-        (&used["gpu"], &used["driver"]),
-        (&gpu["name"], &gpu["driver"])
+        (&used["device_name"], &used["driver"]),
+        (&gpu["device_name"], &gpu["driver"])
     );
     let speedups = report["speedups"].as_array().unwrap();
     assert_eq!(speedups.len(), 2);

@@ -418,7 +418,7 @@ impl Engine {
     /// Where searches were done, once there was one.
     fn searches(&self) -> SearchStats {
         let searcher = lock(&self.inner.searcher).clone();
-        searcher.map_or_else(SearchStats::default, |searcher| SearchStats::of(&searcher))
+        searcher.map_or_else(SearchStats::default, |searcher| searcher.stats())
     }
 
     /// The searcher, made at the first call.
@@ -491,7 +491,9 @@ impl CollectionOptions {
                     "prompt": encoder.default_prompt(),
                     "tokens_max": encoder.tokens_max(),
                     "dtype": dtype_name(engine.options().dtype),
-                    "device": report.tier.to_string(),
+                    "tier": report.tier.to_string(),
+                    "device": report.device,
+                    "device_name": report.device_name,
                     "arithmetic": report.arithmetic.to_string(),
                 });
                 (encoder.dim() as u32, encoder.space().to_string(), made)

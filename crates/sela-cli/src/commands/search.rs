@@ -60,7 +60,11 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
 fn explained(stats: &sela::Stats) -> String {
     let mut told = String::new();
     if let (Some(tier), Some(device)) = (stats.tier, &stats.device) {
-        told += &format!("embedded on {device} ({tier}");
+        told += &format!("embedded on {device} (");
+        if let Some(name) = &stats.device_name {
+            told += &format!("{name}, ");
+        }
+        told += &tier.to_string();
         if let Some(variant) = &stats.variant {
             told += &format!(", {variant} kernels");
         }

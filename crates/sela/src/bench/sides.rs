@@ -16,9 +16,9 @@ use crate::stats::Stats;
 #[non_exhaustive]
 pub struct Used {
     /// `cpu` or `gpu:N`.
-    pub name: String,
-    /// The GPU's own name.
-    pub gpu: Option<String>,
+    pub device: String,
+    /// The GPU's name; nothing for the CPU.
+    pub device_name: Option<String>,
     /// The interface to the GPU.
     pub backend: Option<String>,
     /// What the GPU is made of.
@@ -105,8 +105,8 @@ impl Side {
         };
         let gpu = self.gpu.as_ref();
         Ok(Used {
-            name: self.name.clone(),
-            gpu: gpu.map(|gpu| gpu.name.clone()),
+            device: self.name.clone(),
+            device_name: gpu.map(|gpu| gpu.name.clone()),
             backend: gpu.map(|gpu| gpu.backend.to_string()),
             kind: gpu.map(|gpu| gpu.kind.to_string()),
             driver: gpu.map(|gpu| gpu.driver.clone()),

@@ -116,7 +116,7 @@ fn shape(shape: &MatrixShape) -> String {
 
 pub(super) fn gpu_json(gpu: &GpuFacts) -> Value {
     json!({
-        "device": DeviceChoice::Number(gpu.index).to_string(), "name": gpu.name,
+        "device": DeviceChoice::Number(gpu.index).to_string(), "device_name": gpu.name,
         "backend": gpu.backend.to_string(), "kind": gpu.kind.to_string(), "driver": gpu.driver,
         "vendor": gpu.vendor, "device_id": gpu.device, "unified_memory": gpu.unified_memory,
         "f16": gpu.f16, "subgroup": gpu.subgroup,
