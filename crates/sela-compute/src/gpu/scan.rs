@@ -141,6 +141,7 @@ impl GpuScan {
         let mut engine = Engine {
             gpu: gpu.clone(),
             kernels: Kernels::new(gpu),
+            turn: Mutex::default(),
             pages: Mutex::new(Pages::new(gpu, options.cache_bytes)),
             spaces: Mutex::default(),
             ranks_on_cpu_max: 0,
@@ -189,6 +190,11 @@ impl GpuScan {
     /// The device.
     pub fn gpu(&self) -> &Gpu {
         &self.engine.gpu
+    }
+
+    /// Gives up the copies of all blocks of an owner: they will not be asked for again.
+    pub fn forget(&self, owner: u64) {
+        self.engine.forget(owner);
     }
 
     /// What searches have come to so far.
