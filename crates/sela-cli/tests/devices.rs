@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Sela;
+use common::{Sela, program};
 use serde_json::Value;
 
 /// A home with a collection `rows`, large enough to be worth a GPU's while.
@@ -68,7 +68,10 @@ fn a_gpu_that_is_not_there_is_an_error_where_one_is_needed() {
         );
         assert!(stderr.contains("\nhint: "), "{stderr}");
         for gpu in &there {
-            assert!(stderr.contains(gpu["device_name"].as_str().unwrap()), "{stderr}");
+            assert!(
+                stderr.contains(gpu["device_name"].as_str().unwrap()),
+                "{stderr}"
+            );
         }
         if cfg!(not(feature = "gpu")) {
             assert!(stderr.contains("this build has no GPU kernels"), "{stderr}");
@@ -111,6 +114,68 @@ fn auto_takes_no_software_adapter_and_says_where_it_searched() {
     assert_eq!(stats["searches"]["on_gpu"], 0);
     assert_eq!(stats["fallbacks"], 0);
     assert!(stats["tier"].is_null(), "no text was embedded: {stats}");
+}
+
+#[test]
+fn without_a_gpu_of_its_own_a_machine_is_told_so_once() {
+    let sela = with_rows();
+    if !gpus(&sela).iter().all(is_software) {
+        println!("skipped: this machine has a GPU");
+        return;
+    }
+    let told = |arguments: &[&str]| {
+        let output = sela.run(&[arguments, &SEARCH[..]].concat());
+        assert!(output.status.success());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        stderr
+            .matches("no GPU: everything is done by the CPU")
+            .count()
+    };
+    // A build without kernels never has one: nothing to tell.
+    assert_eq!(told(&[]), usize::from(cfg!(feature = "gpu")));
+    assert_eq!(told(&["--quiet"]), 0);
+    assert_eq!(told(&["--device", "cpu"]), 0, "it was asked for");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let sela = with_rows();
+    let mut command = program();
+    for name in ["SELA_HOME", "SELA_DATA", "SELA_DEVICE", "SELA_GPU_CACHE"] {
+        command.env(name, "");
+    }
+    // Its default home is not asked for anything here.
+    let output = command
+        .arg("--home")
+        .arg(sela.home.path())
+        .args(SEARCH)
+        .current_dir(sela.home.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 10);
+}
+
+#[test]
+fn figures_are_written_when_a_command_fails_too() {
+    let sela = with_rows();
+    let told = sela.path("stats.json");
+    let run = |collection: &str| {
+        let arguments = ["--quiet", "--stats", told.to_str().unwrap(), "search", "-c"];
+        sela.run(&[&arguments[..], &[collection, "--vector", "rows.npy"]].concat());
+        let text = std::fs::read_to_string(&told).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let failed = run("rowz");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("rowz"), "{failed}");
+    assert_eq!(failed["queries"], 0);
+    let done = run("rows");
+    assert_eq!(
+        (&done["error"], &done["queries"]),
+        (&Value::Null, &1.into())
+    );
 }
 
 #[test]

@@ -191,6 +191,11 @@ impl Engine {
         Ok(opened.facts().cloned())
     }
 
+    /// The device that was opened, or what came of it.
+    pub(crate) fn opened(&self) -> Result<Opened> {
+        self.inner.device.get(&self.inner.options)
+    }
+
     /// The GPU in use.
     #[cfg(feature = "gpu")]
     pub(crate) fn gpu(&self) -> Result<Option<Gpu>> {

@@ -29,6 +29,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
         app.pulling(model, |watch| engine.models().find_or_pull(model, watch))?;
     }
     let (hits, info) = collection.query_with_info(&query)?;
+    app.note_no_gpu(&engine)?;
     if let Some(info) = info.filter(|info| info.truncated) {
         app.note(&format!(
             "the text is longer than the model reads: the first {} of its {} tokens were looked for",

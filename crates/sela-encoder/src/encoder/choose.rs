@@ -29,7 +29,6 @@ const COSINE_MEAN: f64 = 0.9999;
 #[cfg(feature = "gpu")]
 const GOLDEN_SOFTWARE: usize = 8;
 
-
 pub(super) struct Choice {
     pub(super) backend: Backend,
     pub(super) report: Report,
