@@ -42,6 +42,7 @@ pub mod validate;
 pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
 pub use database::{DATABASE_BYTES_MAX, Database, Found};
+pub use device::NoGpu;
 pub use engine::{Engine, GPU_CACHE, Options};
 pub use error::{Error, Result};
 pub use histogram::{Sizes, Times};
