@@ -49,7 +49,8 @@ pub use sela_compute::{
 };
 pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
 pub use sela_store::{
-    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
-    Report as VerifyReport, Row, Schema, Written,
+    Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
+    IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
+    Test, Which, Words, Written,
 };
 pub use stats::{Capabilities, Pages, SearchStats, Stats};
