@@ -151,6 +151,85 @@ impl FieldPath {
     }
 }
 
+/// What the paths select of a payload, with what is around it. Of arrays they select nothing but
+/// what lies behind `[]`.
+pub fn keep_fields(payload: &Payload, paths: &[FieldPath]) -> Payload {
+    let steps: Vec<&[Step]> = paths.iter().map(|path| path.0.as_slice()).collect();
+    let kept = payload
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), kept(value, below(name, &steps)?))));
+    kept.collect()
+}
+
+/// A payload without what the paths select, as [`keep_fields`] takes them.
+pub fn leave_fields(payload: &Payload, paths: &[FieldPath]) -> Payload {
+    let steps: Vec<&[Step]> = paths.iter().map(|path| path.0.as_slice()).collect();
+    let left = payload
+        .iter()
+        .filter_map(|(name, value)| match below(name, &steps) {
+            None => Some((name.clone(), value.clone())),
+            Some(steps) if steps.is_empty() => None,
+            Some(steps) => Some((name.clone(), left(value, &steps))),
+        });
+    left.collect()
+}
+
+/// How the paths that go by a field go on: nowhere when one of them ends there, and `None` when
+/// no path goes by it.
+fn below<'a>(name: &str, paths: &[&'a [Step]]) -> Option<Vec<&'a [Step]>> {
+    behind(paths, |step| matches!(step, Step::Name(own) if own == name))
+}
+
+fn behind<'a>(paths: &[&'a [Step]], by: impl Fn(&Step) -> bool) -> Option<Vec<&'a [Step]>> {
+    let rests: Vec<&[Step]> = paths
+        .iter()
+        .filter_map(|path| path.split_first())
+        .filter(|(step, _)| by(step))
+        .map(|(_, rest)| rest)
+        .collect();
+    match rests.iter().any(|rest| rest.is_empty()) {
+        true => Some(Vec::new()),
+        false if rests.is_empty() => None,
+        false => Some(rests),
+    }
+}
+
+fn kept(value: &Value, steps: Vec<&[Step]>) -> Value {
+    match value {
+        _ if steps.is_empty() => value.clone(),
+        Value::Object(map) => map
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), kept(value, below(name, &steps)?))))
+            .collect::<Payload>()
+            .into(),
+        Value::Array(items) => match behind(&steps, |step| *step == Step::Every) {
+            None => Value::Array(Vec::new()),
+            Some(steps) => items.iter().map(|item| kept(item, steps.clone())).collect(),
+        },
+        value => value.clone(),
+    }
+}
+
+fn left(value: &Value, steps: &[&[Step]]) -> Value {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter_map(|(name, value)| match below(name, steps) {
+                None => Some((name.clone(), value.clone())),
+                Some(steps) if steps.is_empty() => None,
+                Some(steps) => Some((name.clone(), left(value, &steps))),
+            })
+            .collect::<Payload>()
+            .into(),
+        Value::Array(items) => match behind(steps, |step| *step == Step::Every) {
+            None => value.clone(),
+            Some(steps) if steps.is_empty() => Value::Array(Vec::new()),
+            Some(steps) => items.iter().map(|item| left(item, &steps)).collect(),
+        },
+        value => value.clone(),
+    }
+}
+
 fn each_below<'a>(value: &'a Value, steps: &[Step], each: &mut dyn FnMut(&'a Value)) {
     let Some((step, rest)) = steps.split_first() else {
         each(value);
@@ -313,6 +392,44 @@ mod tests {
                 .parse::<FieldPath>()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn fields_are_kept_and_left_out() {
+        let payload = object(json!({"a": {"b": 1, "c": 2}, "l": [{"x": 1, "y": 2}, 3], "n": 4}));
+        for (paths, kept, left) in [
+            (vec![], json!({}), json!(payload)),
+            (
+                vec!["n"],
+                json!({"n": 4}),
+                json!({"a": {"b": 1, "c": 2}, "l": [{"x": 1, "y": 2}, 3]}),
+            ),
+            (
+                vec!["a.b", "n.x"],
+                json!({"a": {"b": 1}, "n": 4}),
+                json!({"a": {"c": 2}, "l": [{"x": 1, "y": 2}, 3], "n": 4}),
+            ),
+            (
+                vec!["a.b", "a"],
+                json!({"a": {"b": 1, "c": 2}}),
+                json!({"l": [{"x": 1, "y": 2}, 3], "n": 4}),
+            ),
+            (
+                vec!["l[].x"],
+                json!({"l": [{"x": 1}, 3]}),
+                json!({"a": {"b": 1, "c": 2}, "l": [{"y": 2}, 3], "n": 4}),
+            ),
+            (
+                vec!["l[]"],
+                json!({"l": [{"x": 1, "y": 2}, 3]}),
+                json!({"a": {"b": 1, "c": 2}, "l": [], "n": 4}),
+            ),
+            (vec!["l[0]"], json!({"l": []}), json!(payload)),
+        ] {
+            let paths: Vec<FieldPath> = paths.into_iter().map(path).collect();
+            assert_eq!(json!(keep_fields(&payload, &paths)), kept, "{paths:?}");
+            assert_eq!(json!(leave_fields(&payload, &paths)), left, "{paths:?}");
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub use by_id::IdPage;
 pub use collection::Collection;
 pub use edit::{Edit, Edited, Which};
 pub use error::{Cause, Damage, DamagePlace, Error, Result, VectorFault};
-pub use field::{FieldPath, FieldPathError};
+pub use field::{FieldPath, FieldPathError, keep_fields, leave_fields};
 pub use filter::{Bounds, Filter, FilterError, Test, Words};
 pub use id::{Id, IdError};
 pub use model::{

@@ -51,6 +51,6 @@ pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, Text
 pub use sela_store::{
     Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
     IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
-    Test, Which, Words, Written,
+    Test, Which, Words, Written, keep_fields, leave_fields,
 };
 pub use stats::{Capabilities, Pages, SearchStats, Stats};
