@@ -522,6 +522,9 @@ impl CollectionOptions {
             // Tells a collection from a later one of the same name.
             "created_ns": crate::load::now_ns().to_string(),
         });
+        if !self.notes.is_null() {
+            schema.provenance["notes"] = self.notes.clone();
+        }
         Ok(schema)
     }
 }

@@ -136,6 +136,14 @@ pub enum Error {
         /// The engine's model.
         model: String,
     },
+    /// A row that a query wants others near to, and that is not there.
+    #[error("collection `{name}` has no row `{id}`")]
+    NoRow {
+        /// The collection.
+        name: String,
+        /// The row.
+        id: sela_store::Id,
+    },
     /// A query of another length than the stored vectors.
     #[error("collection `{name}` holds vectors of {expected} numbers, but this query has {found}")]
     QueryDim {
@@ -341,7 +349,7 @@ impl Error {
             Self::QueryDim { .. } => Some(
                 "the query must come from the model that made the collection's vectors".to_owned(),
             ),
-            Self::EmptyItem { .. } | Self::Input { .. } => None,
+            Self::NoRow { .. } | Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),
             Self::Store(error) => error.hint().map(str::to_owned),

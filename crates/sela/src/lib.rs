@@ -59,7 +59,8 @@ pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, Text
 pub use sela_index::Error as IndexError;
 pub use sela_store::Error as StoreError;
 pub use sela_store::{
-    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
-    Report as VerifyReport, Row, Schema, Written,
+    Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
+    IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
+    Test, Which, Words, Written, keep_fields, leave_fields,
 };
 pub use stats::{Capabilities, LaneStats, Pages, SearchStats, Stats};
