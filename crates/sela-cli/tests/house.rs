@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Crates of ours by the names they may import.
-const FLOORS: [(&str, &[&str]); 6] = [
+const FLOORS: [(&str, &[&str]); 7] = [
     ("sela-compute", &[]),
     ("sela-store", &[]),
     ("sela-encoder", &["sela-compute"]),
@@ -15,11 +15,12 @@ const FLOORS: [(&str, &[&str]); 6] = [
         "sela",
         &["sela-compute", "sela-encoder", "sela-index", "sela-store"],
     ),
-    ("sela-cli", &["sela"]),
+    ("sela-server", &["sela"]),
+    ("sela-cli", &["sela", "sela-server"]),
 ];
 
 /// Third parties and the only crate that may import each.
-const HOMES: [(&str, &str); 12] = [
+const HOMES: [(&str, &str); 16] = [
     ("wgpu", "sela-compute"),
     ("tokenizers", "sela-encoder"),
     ("safetensors", "sela-encoder"),
@@ -31,6 +32,10 @@ const HOMES: [(&str, &str); 12] = [
     ("ctrlc", "sela-cli"),
     ("tokio", "sela-server"),
     ("axum", "sela-server"),
+    ("hyper", "sela-server"),
+    ("rustls", "sela-server"),
+    ("utoipa", "sela-server"),
+    ("jsonwebtoken", "sela-server"),
     ("pyo3", "sela-python"),
 ];
 

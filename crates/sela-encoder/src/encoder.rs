@@ -2,6 +2,7 @@
 
 mod backend;
 mod choose;
+mod flight;
 mod work;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use sela_compute::{Arithmetic, DeviceChoice, Isa, Precision, Tier};
 
 use self::backend::Backend;
 use self::choose::{Wanted, choose};
+pub use self::flight::Flight;
 use self::work::{Batch, Flow, Part, batches, encode, tokenize};
 use crate::config::Config;
 use crate::error::Error;
@@ -296,11 +298,7 @@ impl Encoder {
 
     /// Embeds texts, each with the model's default prompt if it has one.
     pub fn embed<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Embeddings, Error> {
-        let prompt = match &self.config.default_prompt {
-            Some(name) => self.prompt(name)?,
-            None => "",
-        };
-        self.embed_after(prompt, texts)
+        self.embed_after(self.prompt_or_default(None)?, texts)
     }
 
     /// Embeds texts with the model's prompt `name` before each.
@@ -317,11 +315,15 @@ impl Encoder {
         found.ok_or_else(|| Error::UnknownPrompt(name.into()))
     }
 
-    fn embed_after<T: AsRef<str> + Sync>(
-        &self,
-        prompt: &str,
-        texts: &[T],
-    ) -> Result<Embeddings, Error> {
+    /// The prompt `name`, or the model's default one; empty if it has none.
+    fn prompt_or_default(&self, name: Option<&str>) -> Result<&str, Error> {
+        match name.or(self.config.default_prompt.as_deref()) {
+            Some(name) => self.prompt(name),
+            None => Ok(""),
+        }
+    }
+
+    fn check_lengths<T: AsRef<str>>(&self, prompt: &str, texts: &[T]) -> Result<(), Error> {
         for (index, text) in texts.iter().enumerate() {
             let (bytes, limit) = (text.as_ref().len() + prompt.len(), crate::TEXT_BYTES_MAX);
             if bytes > limit {
@@ -332,6 +334,15 @@ impl Encoder {
                 });
             }
         }
+        Ok(())
+    }
+
+    fn embed_after<T: AsRef<str> + Sync>(
+        &self,
+        prompt: &str,
+        texts: &[T],
+    ) -> Result<Embeddings, Error> {
+        self.check_lengths(prompt, texts)?;
         let dim = self.dim();
         let mut all = Embeddings {
             dim,
@@ -348,8 +359,8 @@ impl Encoder {
                     self.store(&mut flow, &mut all)?;
                 }
                 if self.health.given_up.load(Ordering::Relaxed) {
-                    let vectors = self.stand_in(&batch)?;
-                    self.put(&batch, &vectors, true, &mut all)?;
+                    let mut vectors = self.stand_in(&batch)?;
+                    self.put(&batch, &mut vectors, true, &mut all)?;
                 } else {
                     flow.push(batch);
                 }
@@ -364,19 +375,28 @@ impl Encoder {
         let Some((batch, vectors)) = flow.take() else {
             return Ok(false);
         };
+        let (mut vectors, degraded) = self.settle(&batch, vectors)?;
+        self.put(&batch, &mut vectors, degraded, all)?;
+        Ok(true)
+    }
+
+    /// The vectors of a batch: the device's, or the CPU's where the GPU failed, which is told.
+    fn settle(
+        &self,
+        batch: &Batch,
+        vectors: Result<Vec<f32>, Error>,
+    ) -> Result<(Vec<f32>, bool), Error> {
         match vectors {
             Ok(vectors) => {
                 self.health.failures_in_a_row.store(0, Ordering::Relaxed);
-                self.put(&batch, &vectors, false, all)?;
+                Ok((vectors, false))
             }
             Err(Error::Compute(error @ sela_compute::Error::Device { .. })) => {
                 self.note_failure(&error);
-                let vectors = self.stand_in(&batch)?;
-                self.put(&batch, &vectors, true, all)?;
+                Ok((self.stand_in(batch)?, true))
             }
-            Err(other) => return Err(other),
+            Err(other) => Err(other),
         }
-        Ok(true)
     }
 
     /// Logs and counts a failure of the GPU, and gives it up when it is hopeless.
@@ -437,23 +457,33 @@ impl Encoder {
     fn put(
         &self,
         batch: &Batch,
-        vectors: &[f32],
+        vectors: &mut [f32],
         degraded: bool,
         all: &mut Embeddings,
     ) -> Result<(), Error> {
         let dim = all.dim;
         let Part { first, texts } = &*batch.part;
-        for (&i, vector) in batch.order.iter().zip(vectors.chunks_exact(dim)) {
-            let (at, text) = (first + i, &texts[i]);
-            let out = &mut all.vectors[at * dim..][..dim];
-            out.copy_from_slice(vector);
-            let finite = out.iter().all(|x| x.is_finite());
-            if !finite {
-                self.redo(at, text, out)?;
-            }
-            all.info[at] = self.count(text, degraded || !finite);
+        for (&i, vector) in batch.order.iter().zip(vectors.chunks_exact_mut(dim)) {
+            let at = first + i;
+            all.info[at] = self.judge(at, &texts[i], vector, degraded)?;
+            all.vectors[at * dim..][..dim].copy_from_slice(vector);
         }
         Ok(())
+    }
+
+    /// Counts a vector, computed again if it is not finite.
+    fn judge(
+        &self,
+        index: usize,
+        text: &Tokenized,
+        vector: &mut [f32],
+        degraded: bool,
+    ) -> Result<TextInfo, Error> {
+        let finite = vector.iter().all(|x| x.is_finite());
+        if !finite {
+            self.redo(index, text, vector)?;
+        }
+        Ok(self.count(text, degraded || !finite))
     }
 
     fn count(&self, text: &Tokenized, degraded: bool) -> TextInfo {

@@ -23,10 +23,13 @@ mod files;
 mod tokens;
 mod weights;
 
-pub use encoder::{Dtype, Embeddings, Encoder, EncoderOptions, Golden, Report, Space, TextInfo};
+pub use encoder::{
+    Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, Space, TextInfo,
+};
 pub use error::Error;
 pub use files::ModelFiles;
 pub use sela_compute::Isa;
+pub use tokens::Tokenized;
 
 /// Longest text in bytes; a longer one is refused by name.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;

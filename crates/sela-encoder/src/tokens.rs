@@ -15,9 +15,9 @@ pub(crate) struct Tokens {
     suffix: Vec<u32>,
 }
 
-/// The token ids of one text.
+/// The token ids of one text, ready to be encoded.
 #[derive(Clone, Debug)]
-pub(crate) struct Tokenized {
+pub struct Tokenized {
     pub(crate) ids: Vec<u32>,
     /// Tokens before the cut.
     pub(crate) total: usize,
@@ -94,6 +94,19 @@ impl Tokens {
             lowercase,
             suffix,
         })
+    }
+
+    /// The ids of `text` with `prompt` before it.
+    pub(crate) fn encode_after(
+        &self,
+        prompt: &str,
+        text: &str,
+        index: usize,
+    ) -> Result<Tokenized, Error> {
+        if prompt.is_empty() {
+            return self.encode(text, index);
+        }
+        self.encode(&format!("{prompt}{text}"), index)
     }
 
     /// The ids of `text`, at most the model's length, with special tokens.

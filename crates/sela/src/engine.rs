@@ -21,6 +21,7 @@ use crate::device::{Device, Opened};
 use crate::error::{Error, Result};
 use crate::models::{DEFAULT_MODEL, ModelDir, ModelOptions, Models};
 use crate::names;
+use crate::schedule::{EmbedOptions, QueueOptions, Scheduler, Ticket};
 use crate::stats::{Capabilities, Counters, SearchStats, Stats};
 pub(crate) use writers::OpenStore;
 use writers::Writers;
@@ -57,6 +58,8 @@ pub struct Options {
     /// Threads one call may use; default: all that the system gives. Lower it to leave room for
     /// other work.
     pub threads: Option<usize>,
+    /// How much text may wait to be embedded, in requests of [`Engine::submit`].
+    pub queue: QueueOptions,
     /// Where models may be fetched from. The engine itself never does; see
     /// [`Models::find_or_pull`].
     pub models: ModelOptions,
@@ -81,6 +84,7 @@ impl Options {
             device: DeviceChoice::Auto,
             gpu_cache: GPU_CACHE,
             threads: None,
+            queue: QueueOptions::default(),
             models: ModelOptions::default(),
             #[cfg(feature = "gpu")]
             gpu: None,
@@ -116,6 +120,7 @@ struct Inner {
     models: Models,
     device: Device,
     encoder: Mutex<Option<Arc<Encoder>>>,
+    scheduler: Mutex<Option<Arc<Scheduler<Encoder>>>>,
     searcher: Mutex<Option<Arc<Searcher>>>,
     writers: Writers,
     counters: Counters,
@@ -139,6 +144,7 @@ impl Engine {
                 models,
                 device: Device::default(),
                 encoder: Mutex::new(None),
+                scheduler: Mutex::new(None),
                 searcher: Mutex::new(None),
                 writers: Writers::default(),
                 counters: Counters::default(),
@@ -189,7 +195,7 @@ impl Engine {
 
     /// Opens the device, the model and the searcher now, so that the first call need not.
     pub fn warm_up(&self) -> Result<()> {
-        self.encoder()?;
+        self.scheduler()?;
         self.searcher()?;
         Ok(())
     }
@@ -211,6 +217,43 @@ impl Engine {
         let embedded = encoder.embed(texts)?;
         self.inner.counters.embed.add(began.elapsed());
         Ok(embedded)
+    }
+
+    /// Puts texts into a queue to be embedded together with those of other callers; an error at
+    /// once when there is no room. The answer comes by the ticket: block on it, or await it.
+    ///
+    /// A text gives the same bits here, alone and in any batch.
+    ///
+    /// ```no_run
+    /// use sela::{EmbedOptions, Lane};
+    ///
+    /// # let engine = sela::Engine::open(sela::Options::new("/var/lib/sela"))?;
+    /// let bulk = EmbedOptions { lane: Lane::Bulk, ..EmbedOptions::default() };
+    /// let book = engine.submit(vec!["In the beginning".into(), "And the earth".into()], &bulk)?;
+    /// let query = engine.submit(vec!["Who made the light?".into()], &EmbedOptions::default())?;
+    /// assert_eq!(query.wait()?.info.len(), 1);
+    /// assert_eq!(book.wait()?.info.len(), 2);
+    /// # Ok::<(), sela::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when the queue is full, [`Error::RequestTooLarge`], [`Error::Deadline`] when
+    /// it is over already, and what is wrong with a text or the prompt's name.
+    pub fn submit(&self, texts: Vec<String>, options: &EmbedOptions) -> Result<Ticket> {
+        self.scheduler()?.submit(texts, options)
+    }
+
+    /// The scheduler with its threads, made at the first call.
+    fn scheduler(&self) -> Result<Arc<Scheduler<Encoder>>> {
+        let mut slot = lock(&self.inner.scheduler);
+        if let Some(scheduler) = &*slot {
+            return Ok(scheduler.clone());
+        }
+        let made = Scheduler::new(self.encoder()?, self.inner.options.queue)?;
+        let made = Arc::new(made);
+        *slot = Some(made.clone());
+        Ok(made)
     }
 
     /// Creates a collection and opens it for writing.
@@ -366,7 +409,10 @@ impl Engine {
     pub fn stats(&self) -> Stats {
         let report = lock(&self.inner.encoder).as_ref().map(|e| e.report());
         let unopened = self.inner.device.seen().and_then(|opened| opened.failed);
-        Stats::of(&self.inner.counters, report, self.searches(), unopened)
+        let mut stats = Stats::of(&self.inner.counters, report, self.searches(), unopened);
+        let scheduler = lock(&self.inner.scheduler).clone();
+        stats.lanes = scheduler.map_or_else(Vec::new, |scheduler| scheduler.stats());
+        stats
     }
 
     /// Where searches were done, once there was one.
@@ -575,6 +621,6 @@ pub(crate) fn warn_of_cut(info: Option<&TextInfo>) {
 }
 
 /// What the mutex holds, also after a panic elsewhere: each is replaced whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

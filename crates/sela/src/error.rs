@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use sela_compute::DeviceChoice;
 
@@ -170,6 +172,55 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// A queue has no room for a request.
+    #[error("the queue is full: {queued} {what} wait, the limit is {limit}")]
+    Busy {
+        /// What there is too much of: `texts` or `bytes of text`.
+        what: &'static str,
+        /// How much of it waits.
+        queued: usize,
+        /// How much may wait.
+        limit: usize,
+        /// About when what waits now will be done: 1 to 60 seconds.
+        retry_after: Duration,
+    },
+    /// A request that no queue has room for, however empty.
+    #[error("the request has {value} {what}, the limit is {limit}")]
+    RequestTooLarge {
+        /// What it has too much of: `texts` or `bytes of text`.
+        what: &'static str,
+        /// How much it has.
+        value: usize,
+        /// How much it may have.
+        limit: usize,
+    },
+    /// A request whose time was over before its work was begun or ended.
+    #[error("the request was not done in its time; it has waited for {} ms", waited.as_millis())]
+    Deadline {
+        /// How long it has waited.
+        waited: Duration,
+    },
+    /// The batch that a request was part of failed.
+    #[error(transparent)]
+    Batch {
+        /// Why; the same for all requests of the batch.
+        source: Arc<Error>,
+    },
+    /// The work on a request ended in a panic.
+    #[error("the work on this request has panicked: {reason}")]
+    Panicked {
+        /// What it said.
+        reason: String,
+    },
+    /// The engine was closed before a request was done.
+    #[error("the engine was closed before this request was done")]
+    Closed,
+    /// The system gives no thread.
+    #[error("no thread could be started")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
     /// The encoder refused.
     #[error(transparent)]
     Encoder(#[from] sela_encoder::Error),
@@ -255,6 +306,18 @@ impl Error {
                 "the query must come from the model that made the collection's vectors".to_owned(),
             ),
             Self::EmptyItem { .. } | Self::Input { .. } => None,
+            Self::Busy { retry_after, .. } => Some(format!(
+                "try again in {} s; allow more with a longer queue",
+                retry_after.as_secs()
+            )),
+            Self::RequestTooLarge { .. } => Some("send it in parts".to_owned()),
+            Self::Deadline { .. } => Some("allow more time, or send less at once".to_owned()),
+            Self::Batch { source } => source.hint(),
+            Self::Panicked { .. } => {
+                Some("this is a fault in sela; other requests are not touched by it".to_owned())
+            }
+            Self::Closed => None,
+            Self::Thread { .. } => Some("end other programs, or raise the limit on threads".into()),
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),
             Self::Store(error) => error.hint().map(str::to_owned),
@@ -267,6 +330,28 @@ impl Error {
                 _ => None,
             },
         }
+    }
+
+    /// What went wrong, where a batch's error is told to each of its requests.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Batch { source } => source.cause(),
+            other => other,
+        }
+    }
+
+    /// An error about the text of that place in a batch, with the text's place in the request.
+    pub(crate) fn of_text(mut self, place: impl Fn(usize) -> usize) -> Self {
+        use sela_encoder::Error as Encoder;
+        if let Self::Encoder(
+            Encoder::NotFinite { index }
+            | Encoder::Tokenize { index, .. }
+            | Encoder::TextTooLong { index, .. },
+        ) = &mut self
+        {
+            *index = place(*index);
+        }
+        self
     }
 
     /// A closure that wraps an operating system's error, for `map_err`.

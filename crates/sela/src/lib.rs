@@ -26,11 +26,13 @@ mod device;
 mod engine;
 mod error;
 mod golden;
+mod histogram;
 mod load;
 pub mod models;
 mod names;
 mod query;
 mod random;
+mod schedule;
 mod scratch;
 mod search;
 mod stats;
@@ -40,16 +42,21 @@ pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
 pub use engine::{Engine, GPU_CACHE, Options};
 pub use error::{Error, Result};
+pub use histogram::{Sizes, Times};
 pub use load::{Items, LoadEvent, LoadOptions, LoadWatch, Loaded, source_name};
 pub use names::NAME_MAX;
 pub use query::{Hit, Metric, Near, Query, metric_name, metric_named};
+pub use schedule::{EmbedOptions, Lane, QueueOptions, Ticket};
 pub use sela_compute::inventory::{GpuFacts, GpuKind, MatrixNumber, MatrixShape, MetalFacts};
 pub use sela_compute::{
     Arithmetic, DeviceChoice, Inventory, Isa, Tier, UnknownDevice, scan_self_test, self_test,
 };
+pub use sela_encoder::Error as EncoderError;
 pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
+pub use sela_index::Error as IndexError;
+pub use sela_store::Error as StoreError;
 pub use sela_store::{
     Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
     Report as VerifyReport, Row, Schema, Written,
 };
-pub use stats::{Capabilities, Pages, SearchStats, Stats};
+pub use stats::{Capabilities, LaneStats, Pages, SearchStats, Stats};

@@ -9,6 +9,9 @@ use sela_encoder::{Dtype, Report};
 use sela_index::Searcher;
 use serde::{Serialize, Serializer};
 
+use crate::histogram::{Sizes, Times};
+use crate::schedule::Lane;
+
 /// What this machine has and what the engine chose for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -70,6 +73,47 @@ pub struct Stats {
     pub last_fallback: Option<String>,
     /// Searches by device, and what the GPU holds.
     pub searches: SearchStats,
+    /// The lanes of [`Engine::submit`](crate::Engine::submit), once there was a request:
+    /// interactive, bulk.
+    pub lanes: Vec<LaneStats>,
+}
+
+/// What waits in a lane, and what it has done.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LaneStats {
+    /// Which one.
+    pub lane: Lane,
+    /// Texts that wait now.
+    pub queued_texts: u64,
+    /// Bytes of these.
+    pub queued_bytes: u64,
+    /// Batches under way now.
+    pub running: u64,
+    /// How long the oldest request with texts that wait is there; in seconds where it is written
+    /// down.
+    #[serde(rename = "oldest_seconds", serialize_with = "as_seconds")]
+    pub oldest: Duration,
+    /// Requests that were accepted.
+    pub requests: u64,
+    /// Requests that there was no room for.
+    pub refused: u64,
+    /// Requests that nobody waited for any more.
+    pub cancelled: u64,
+    /// Requests whose time was over.
+    pub expired: u64,
+    /// Requests that failed, those whose time was over while they waited among them.
+    pub failed: u64,
+    /// Texts that were encoded.
+    pub texts: u64,
+    /// Tokens of its batches.
+    pub batch_tokens: Sizes,
+    /// Requests in its batches.
+    pub batch_requests: Sizes,
+    /// How long its batches held the device.
+    pub held: Times,
+    /// How long requests took from their coming to their answer.
+    pub took: Times,
 }
 
 /// Searches by device, and what the GPU holds of the collections.
@@ -126,7 +170,7 @@ fn as_text<S: Serializer>(tier: &Option<Tier>, to: S) -> Result<S::Ok, S::Error>
     }
 }
 
-fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_f64(time.as_secs_f64())
 }
 

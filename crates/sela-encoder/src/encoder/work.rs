@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::tokens::{Tokenized, Tokens};
 
 /// Tokens of a forward; bounds the memory of a batch of long texts.
-const TOKENS_AT_ONCE: usize = 32 * 1024;
+pub(super) const TOKENS_AT_ONCE: usize = 32 * 1024;
 
 /// Token ids of `texts`, by all threads when there are many.
 pub(super) fn tokenize<T: AsRef<str> + Sync>(
@@ -28,14 +28,7 @@ pub(super) fn tokenize<T: AsRef<str> + Sync>(
         .len()
         .div_ceil(backend.threads() * SHARES)
         .clamp(1, PIECE);
-    let one = |i: usize| {
-        let text = texts[i].as_ref();
-        if prompt.is_empty() {
-            tokens.encode(text, first + i)
-        } else {
-            tokens.encode(&format!("{prompt}{text}"), first + i)
-        }
-    };
+    let one = |i: usize| tokens.encode_after(prompt, texts[i].as_ref(), first + i);
     let pieces: Vec<OnceLock<Vec<Result<Tokenized, Error>>>> = (0..texts.len().div_ceil(each))
         .map(|_| OnceLock::new())
         .collect();
@@ -74,6 +67,13 @@ impl Batch {
     }
 }
 
+/// The places of texts, the longest first.
+pub(super) fn in_order(texts: &[Tokenized]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(texts[i].ids.len()));
+    order
+}
+
 /// Cuts a part into batches, the longest texts first so that neighbours are alike.
 pub(super) fn batches(part: &Arc<Part>, backend: &Backend) -> Vec<Batch> {
     let most = TOKENS_AT_ONCE.min(backend.tokens_max());
@@ -83,8 +83,7 @@ pub(super) fn batches(part: &Arc<Part>, backend: &Backend) -> Vec<Batch> {
     let full = total.div_ceil(total.div_ceil(most).max(1));
     let longest = (0..part.texts.len()).map(|i| length(&i)).max().unwrap_or(0);
     let full = (full + longest).min(most);
-    let mut order: Vec<usize> = (0..part.texts.len()).collect();
-    order.sort_by_key(|i| std::cmp::Reverse(length(i)));
+    let order = in_order(&part.texts);
     let mut batches: Vec<Batch> = Vec::new();
     let mut tokens = 0;
     for i in order {

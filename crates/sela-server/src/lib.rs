@@ -1,0 +1,41 @@
+//! The HTTP server of Sela: one engine behind four groups of routes, guarded by keys.
+//!
+//! [`serve`] runs it until it is told to stop; [`router`] is the same without sockets, for tests
+//! and for programs with a listener of their own.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod auth;
+mod bench;
+pub mod config;
+mod database;
+mod docs;
+mod dto;
+mod error;
+mod extract;
+mod frame;
+mod jwt;
+mod keys;
+mod listen;
+mod npy;
+mod openapi;
+mod qdrant;
+mod routes;
+mod serve;
+mod shutdown;
+mod state;
+mod time;
+mod tls;
+mod watched;
+mod work;
+
+pub use audit::{AUDIT_FILE, Audit};
+pub use auth::Role;
+pub use config::{ConfigError, Layers, Settings};
+pub use error::{ApiError, Shape};
+pub use keys::{Key, KeyError, KeyFile, NewKey};
+pub use openapi::document;
+pub use routes::router;
+pub use serve::{Error, Event, Stopped, serve};
+pub use state::AppState;

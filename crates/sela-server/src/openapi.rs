@@ -1,0 +1,132 @@
+//! The document of all routes, made from the routes themselves.
+
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    Content, OpenApi, PathItem, Ref, RefOr, Response, ResponseBuilder, SecurityRequirement,
+};
+use utoipa::{Modify, OpenApi as _};
+
+use crate::auth::Role;
+use crate::dto;
+use crate::error::Shape;
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Sela",
+        description = "The local-first engine that embeds text and keeps and searches vectors.",
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
+    ),
+    components(schemas(
+        dto::error::Problem,
+        dto::error::OpenAiError,
+        dto::error::QdrantError
+    )),
+    modifiers(&Keys),
+    tags(
+        (name = "metal4", description = "Embed, search, store"),
+        (name = "openai", description = "As OpenAI's clients ask"),
+        (name = "qdrant", description = "As Qdrant's clients ask"),
+        (name = "documents", description = "Texts in collections"),
+        (name = "server", description = "How the server is")
+    )
+)]
+struct Base;
+
+/// The two ways to show a key.
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, document: &mut OpenApi) {
+        let components = document.components.get_or_insert_default();
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let header = ApiKey::Header(ApiKeyValue::new("api-key"));
+        components.add_security_scheme("api-key", SecurityScheme::ApiKey(header));
+    }
+}
+
+/// The document before any route is in it.
+pub(crate) fn base() -> OpenApi {
+    Base::openapi()
+}
+
+/// The document of all routes, as `/openapi.json` gives it.
+pub fn document() -> OpenApi {
+    crate::routes::all().split_for_parts().1
+}
+
+/// Statuses that any route with a key may answer, and why.
+const ANY: [(&str, &str); 7] = [
+    ("400", "The request is malformed"),
+    ("401", "No key, or a wrong one"),
+    ("403", "The key's role is too low"),
+    ("404", "There is no such thing"),
+    (
+        "429",
+        "Too much is under way; try again after `retry-after` seconds",
+    ),
+    ("500", "The server failed; its log tells why"),
+    (
+        "503",
+        "The server is starting, or the request took too long",
+    ),
+];
+
+/// Statuses that any route with a body may answer.
+const WITH_BODY: [(&str, &str); 3] = [
+    ("408", "The body came too slowly"),
+    ("413", "The body, or what is in it, is over its limit"),
+    ("422", "A field has a value that it cannot have"),
+];
+
+/// Says of every operation which role it needs, and what it answers when it does not do its work.
+pub(crate) fn guarded(document: &mut OpenApi, role: Role) {
+    for (path, item) in &mut document.paths.paths {
+        let shape = Shape::of(path);
+        for operation in operations(item) {
+            let security = ["bearer", "api-key"]
+                .map(|scheme| SecurityRequirement::new(scheme, Vec::<String>::new()));
+            operation.security = Some(security.to_vec());
+            let needs = format!("Needs a key with the role `{}`.", role.name());
+            let said = operation.description.take().unwrap_or_default();
+            operation.description = Some(format!("{said}\n\n{needs}").trim().to_owned());
+            let with_body = operation.request_body.is_some().then_some(WITH_BODY);
+            for (status, why) in ANY.into_iter().chain(with_body.into_iter().flatten()) {
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| RefOr::T(problem(shape, why)));
+            }
+        }
+    }
+}
+
+fn problem(shape: Shape, why: &str) -> Response {
+    let schema = match shape {
+        Shape::Own => "Problem",
+        Shape::OpenAi => "OpenAiError",
+        Shape::Qdrant => "QdrantError",
+    };
+    let content = Content::new(Some(Ref::from_schema_name(schema)));
+    ResponseBuilder::new()
+        .description(why)
+        .content("application/json", content)
+        .build()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.patch,
+        &mut item.head,
+        &mut item.options,
+        &mut item.trace,
+    ]
+    .into_iter()
+    .flatten()
+}
