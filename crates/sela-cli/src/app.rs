@@ -107,7 +107,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(global: Global) -> Result<Self> {
+    /// A server has signals of its own: then Ctrl-C is not heard here.
+    pub(crate) fn new(global: Global, serves: bool) -> Result<Self> {
         let home = match &global.home {
             Some(home) => home.clone(),
             None => default_home()?,
@@ -116,8 +117,10 @@ impl App {
         if let Some(data) = &global.data {
             options.data.clone_from(data);
         }
-        options.model.clone_from(&global.model);
-        options.dtype = global.dtype.into();
+        if let Some(model) = &global.model {
+            options.model.clone_from(model);
+        }
+        options.dtype = global.dtype.map_or(options.dtype, Into::into);
         options.device = global.device.first().copied().unwrap_or_default();
         options.gpu_cache = global.gpu_cache.unwrap_or(options.gpu_cache);
         options.threads = global.threads;
@@ -126,7 +129,10 @@ impl App {
             global,
             options,
             engine: RefCell::new(None),
-            stop: Stop::listen(),
+            stop: match serves {
+                true => Stop::default(),
+                false => Stop::listen(),
+            },
         })
     }
 
@@ -181,6 +187,11 @@ impl App {
         let result = pull(&mut |event| shown.show(event));
         shown.clear();
         Ok(result?)
+    }
+
+    /// What engines are opened with.
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
     }
 
     pub(crate) fn home(&self) -> &Path {

@@ -1,11 +1,14 @@
 //! The command line: every flag and what it says of itself.
 
+mod server;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sela::DeviceChoice;
 
 use crate::size;
+pub(crate) use server::{Init, Key, LogFormat, Serve};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -56,19 +59,18 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) data: Option<PathBuf>,
-    /// The model, by name or by the folder that holds it
-    #[arg(long, global = true, value_name = "NAME|DIR", default_value = sela::models::DEFAULT_MODEL)]
-    pub(crate) model: String,
+    /// The model, by name or by the folder that holds it [default: all-MiniLM-L6-v2]
+    #[arg(long, global = true, value_name = "NAME|DIR")]
+    pub(crate) model: Option<String>,
     /// The precision promised for vectors
     #[arg(
         long,
         global = true,
         value_name = "DTYPE",
-        default_value = "auto",
         hide_possible_values = true,
-        help = "The precision promised for vectors: auto, f32, bf16"
+        help = "The precision promised for vectors: auto, f32, bf16 [default: auto]"
     )]
-    pub(crate) dtype: Dtype,
+    pub(crate) dtype: Option<Dtype>,
     /// Where the heavy work is done: auto, cpu, gpu, gpu:N for GPU number N; `bench` takes several,
     /// joined by commas [default: auto: the best GPU, without one the CPU]
     #[arg(
@@ -148,6 +150,13 @@ pub(crate) enum Command {
     /// Fetch models and look after them
     #[command(subcommand)]
     Model(Model),
+    /// Serve embeddings, searches and collections over HTTP
+    Serve(Serve),
+    /// Make keys for the server and look after them
+    #[command(subcommand)]
+    Key(Key),
+    /// Set this machine up: a settings file, the model, the first key
+    Init(Init),
     /// Tell what this machine has, what was chosen, and why
     Doctor(Format),
     /// Index the King James Bible and ask it a few questions

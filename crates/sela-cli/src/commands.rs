@@ -6,8 +6,11 @@ mod demo;
 mod doctor;
 mod embed;
 mod index;
+mod init;
+mod key;
 mod model;
 mod search;
+mod serve;
 mod validate;
 
 use std::io::{self, Write};
@@ -31,6 +34,9 @@ pub(crate) fn run(app: &App, command: Command) -> Result<Outcome> {
         Command::Search(args) => search::run(app, args),
         Command::Collection(args) => collection::run(app, args),
         Command::Model(args) => model::run(app, args),
+        Command::Serve(args) => serve::run(app, &args),
+        Command::Key(args) => key::run(app, args),
+        Command::Init(args) => init::run(app, &args),
         Command::Doctor(format) => doctor::run(app, format),
         Command::Demo(format) => demo::run(app, format),
         Command::Bench(args) => bench::run(app, args),

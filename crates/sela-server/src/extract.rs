@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -220,23 +220,5 @@ pub(crate) fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError
     match field.as_str() {
         "." => Err(invalid(format!("the body is not as it must be: {error}"))),
         _ => Err(invalid(format!("`{field}`: {error}")).field(field)),
-    }
-}
-
-/// A body that is not read whole, with the head that came before it.
-pub(crate) struct Streamed {
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Body,
-}
-
-impl FromRequest<AppState> for Streamed {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, _: &AppState) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        Ok(Self {
-            headers: parts.headers,
-            body,
-        })
     }
 }

@@ -10,7 +10,7 @@ use crate::table;
 pub(super) fn run(app: &App, command: Model) -> Result<Outcome> {
     let engine = app.engine()?;
     let models = engine.models();
-    let named = |name: Option<String>| name.unwrap_or_else(|| app.global.model.clone());
+    let named = |name: Option<String>| name.unwrap_or_else(|| app.options().model.clone());
     match command {
         Model::Pull {
             name,

@@ -21,7 +21,7 @@ pub(crate) struct EmbeddingsRequest {
     /// Numbers to shorten vectors to; they are normalised again.
     #[schema(minimum = 1)]
     pub(crate) dimensions: Option<usize>,
-    /// Taken and not used.
+    /// Who asks, for the log.
     pub(crate) user: Option<String>,
 }
 

@@ -58,6 +58,8 @@ async fn embeddings(
         let detail = format!("dimensions is {dim}, and the model's vectors have {whole}");
         return Err(ApiError::invalid("dimensions", detail));
     }
+    let user = request.user.as_deref().unwrap_or_default();
+    tracing::debug!(user, texts = texts.len(), "embeddings are asked for");
     let embedded = work::embed(&app, texts).await?;
     let tokens = embedded.info.iter().map(|info| info.tokens).sum();
     let format = request.encoding_format.unwrap_or_default();
