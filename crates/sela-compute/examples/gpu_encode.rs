@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Without a variant all that the GPU should be able to run are measured. `--profile` adds the time
-//! of each kernel, `--sweep` tries other tiles for products on cooperative matrices.
+//! of each kernel, `--sweep` tries other tiles for products on cooperative matrices, `--medium` and
+//! `--large` with six numbers joined by commas one tile of one's own.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;
@@ -33,6 +34,7 @@ struct Arguments {
     profile: bool,
     checked: bool,
     sweep: bool,
+    own: Vec<(bool, [u32; 6])>,
     arithmetic: Arithmetic,
     variant: Option<Variant>,
     shapes: Vec<(usize, usize)>,
@@ -44,6 +46,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         profile: false,
         checked: false,
         sweep: false,
+        own: Vec::new(),
         arithmetic: Arithmetic::F16,
         variant: None,
         shapes: Vec::new(),
@@ -56,6 +59,15 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             "--sweep" => found.sweep = true,
             "--checked" => found.checked = true,
             "--f32" => found.arithmetic = Arithmetic::F32,
+            "--large" | "--medium" => {
+                let numbers = given.next().ok_or("six numbers joined by commas")?;
+                let numbers: Vec<u32> = numbers
+                    .split(',')
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()?;
+                let numbers = numbers.try_into().map_err(|_| "six numbers")?;
+                found.own.push((argument == "--large", numbers));
+            }
             other => match other.split_once('x') {
                 Some((sequences, tokens)) => {
                     found.shapes.push((sequences.parse()?, tokens.parse()?));
@@ -289,13 +301,25 @@ fn tile([sub_rows, sub_cols, rows, cols, depth, buffers]: [u32; 6]) -> MatrixTil
 }
 
 /// Times the products in many tiles.
-fn sweep(gpu: &Gpu, variant: Variant, shapes: &[(usize, usize)]) -> Result<(), Box<dyn Error>> {
+fn sweep(gpu: &Gpu, variant: Variant, arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let shapes = &arguments.shapes;
     let new = || GpuEncode::new(gpu.clone(), variant, Arithmetic::F16);
     let [large, medium, small] = new()?.tiles();
     let mut tried: Vec<(&str, [MatrixTile; 3])> = Vec::new();
-    tried.extend(LARGE.map(|other| ("large", [tile(other), medium, small])));
-    tried.extend(MEDIUM.map(|other| ("medium", [large, tile(other), small])));
-    tried.extend(SMALL.map(|other| ("small", [large, medium, tile(other)])));
+    if arguments.sweep {
+        tried.extend(LARGE.map(|other| ("large", [tile(other), medium, small])));
+        tried.extend(MEDIUM.map(|other| ("medium", [large, tile(other), small])));
+        tried.extend(SMALL.map(|other| ("small", [large, medium, tile(other)])));
+    }
+    tried.extend(
+        arguments
+            .own
+            .iter()
+            .map(|&(is_large, other)| match is_large {
+                true => ("large", [tile(other), medium, small]),
+                false => ("medium", [large, tile(other), small]),
+            }),
+    );
     for (which, tiles) in tried {
         println!("{which} tiles of {tiles:?}");
         let backend = match new()?.tiled(tiles) {
@@ -370,8 +394,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 "",
             )?;
         }
-        if arguments.sweep && matches!(variant, Variant::Coop16 | Variant::Coop8) {
-            sweep(&gpu, variant, &arguments.shapes)?;
+        let wanted = arguments.sweep || !arguments.own.is_empty();
+        if wanted && matches!(variant, Variant::Coop16 | Variant::Coop8) {
+            sweep(&gpu, variant, &arguments)?;
         }
     }
     Ok(())

@@ -31,6 +31,8 @@ pub struct Settings {
     pub auth: Auth,
     /// OpenAI's routes.
     pub openai: OpenAi,
+    /// What can be seen from outside.
+    pub telemetry: Telemetry,
     /// What is too much.
     pub limits: Limits,
 }
@@ -217,6 +219,28 @@ impl Default for OpenAi {
     }
 }
 
+/// What can be seen from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Telemetry {
+    /// Whether `/metrics` answers without a key.
+    pub metrics_open: bool,
+    /// The collector that traces are sent to, OTLP over HTTP.
+    pub otlp_endpoint: Option<String>,
+    /// The share of the traces begun here that is sent, from 0 to 1.
+    pub otlp_share: f64,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            metrics_open: false,
+            otlp_endpoint: None,
+            otlp_share: 1.0,
+        }
+    }
+}
+
 /// What is too much; `config/settings.toml` says what each is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -286,6 +310,12 @@ impl Settings {
                 None => "tls.cert",
             };
             return Err(ConfigError::HalfTls { missing });
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.otlp_share) {
+            return Err(ConfigError::value(
+                "telemetry.otlp_share",
+                "it must be from 0 to 1",
+            ));
         }
         let limits = &self.limits;
         let counts = [

@@ -286,6 +286,10 @@ impl Keys {
         keys.get(found as usize).cloned()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.watched.get().len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.watched.get().is_empty()
     }

@@ -24,6 +24,7 @@ use tower::ServiceExt;
 
 use crate::config::Limits;
 use crate::frame::Peer;
+use crate::metrics::Connections;
 use crate::tls::Tls;
 use stall::Stall;
 
@@ -39,6 +40,7 @@ const NO_ROOM: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(crate) struct Listen {
     pub(crate) router: Router,
+    pub(crate) connections: Connections,
     pub(crate) tls: Option<Arc<Tls>>,
     pub(crate) head: Duration,
     pub(crate) stall: Duration,
@@ -52,9 +54,11 @@ impl Listen {
         tls: Option<Arc<Tls>>,
         limits: &Limits,
         draining: watch::Receiver<bool>,
+        connections: Connections,
     ) -> Self {
         Self {
             router,
+            connections,
             tls,
             head: Duration::from_millis(limits.head_ms),
             stall: Duration::from_millis(limits.body_ms),
@@ -77,7 +81,10 @@ impl Listen {
                     Ok(place) => {
                         tokio::spawn(self.clone().connection(stream, peer, place));
                     }
-                    Err(_) => refuse(&stream, self.tls.is_some()),
+                    Err(_) => {
+                        self.connections.refuse();
+                        refuse(&stream, self.tls.is_some());
+                    }
                 },
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
@@ -92,6 +99,7 @@ impl Listen {
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {
+        let _open = self.connections.open();
         // Answers are written whole: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
         let ended = match &self.tls {

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::auth::guard;
 use crate::error::ApiError;
 use crate::frame::frame;
+use crate::metrics;
 use crate::openapi;
 use crate::qdrant;
 use crate::state::AppState;
@@ -21,6 +22,7 @@ use crate::state::AppState;
 pub(crate) fn all() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(health::router())
+        .merge(metrics::router())
         .merge(metal4::router())
         .merge(openai::router())
         .merge(documents::router())

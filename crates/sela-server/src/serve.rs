@@ -130,6 +130,8 @@ pub fn serve(
     stopped
 }
 
+/// How long a stopping server waits for the collector of traces.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 /// Threads for blocking work besides the turns: parsing, warming up, looking up names.
 const BLOCKING_BESIDE: usize = 16;
 /// Open files besides connections: collections and their segments.
@@ -196,12 +198,16 @@ async fn run(
     let address = listener.local_addr().map_err(Error::Runtime)?;
     let (drain, draining) = watch::channel(false);
     let limits = &app.settings.limits;
-    let listen = Listen::new(routes::router(app.clone()), tls.clone(), limits, draining);
+    let router = routes::router(app.clone());
+    let connections = app.metrics.connections.clone();
+    let listen = Listen::new(router, tls.clone(), limits, draining, connections);
     let mut serving = tokio::spawn(listen.run(listener, limits.connections_max));
     watch(Event::Listening {
         address,
         tls: tls.is_some(),
     });
+    let (finish, finished) = watch::channel(false);
+    let exporting = app.exporter().map(|e| tokio::spawn(e.run(finished)));
     let warm = app.clone();
     let mut warming = tokio::task::spawn_blocking(move || warm.warm_up());
     let mut warmed = false;
@@ -228,13 +234,19 @@ async fn run(
     tokio::pin!(limit);
     loop {
         tokio::select! {
-            _ = &mut serving => return Ok(Stopped::Drained),
+            _ = &mut serving => break,
             () = &mut limit => return Ok(Stopped::AtOnce),
             asked = signals.next() => if asked == Asked::Stop {
                 return Ok(Stopped::AtOnce);
             },
         }
     }
+    let _ = finish.send(true);
+    if let Some(exporting) = exporting {
+        // A collector that is away does not keep the server.
+        let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
+    }
+    Ok(Stopped::Drained)
 }
 
 fn reload(app: &AppState, tls: Option<&Tls>) -> Result<(), String> {

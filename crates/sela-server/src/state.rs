@@ -15,6 +15,8 @@ use crate::config::{ConfigError, Settings};
 use crate::error::ApiError;
 use crate::jwt::Jwt;
 use crate::keys::{KeyFile, Keys};
+use crate::metrics::Metrics;
+use crate::telemetry::{self, Exporter, Spans};
 
 /// The collection that `/store_embedding` stores in.
 pub(crate) const STORED: &str = "embeddings";
@@ -32,6 +34,11 @@ pub struct Inner {
     pub(crate) jwt: Option<Jwt>,
     pub(crate) audit: Audit,
     pub(crate) started: Instant,
+    pub(crate) metrics: Metrics,
+    /// Where spans of requests go.
+    pub(crate) spans: Spans,
+    /// What sends them, until it runs.
+    exporter: Mutex<Option<Exporter>>,
     phase: AtomicU8,
     /// Collections that were asked for: they stay open, as opening one for each request would cost.
     open: Mutex<HashMap<String, Collection>>,
@@ -91,12 +98,17 @@ impl AppState {
             limits.audit_refusals_max,
             limits.audit_bytes_max.0,
         );
+        let endpoint = settings.telemetry.otlp_endpoint.as_deref();
+        let (spans, exporter) = telemetry::open(endpoint)?;
         let bodies = (limits.bodies_bytes_max.0 >> 10).min(u64::from(u32::MAX)) as usize;
         Ok(Self(Arc::new(Inner {
             keys,
             jwt: Jwt::open(&settings.auth.jwt)?,
             audit,
             started: Instant::now(),
+            metrics: Metrics::default(),
+            spans,
+            exporter: Mutex::new(exporter),
             phase: AtomicU8::new(Phase::Starting as u8),
             open: Mutex::default(),
             database: RwLock::new(None),
@@ -124,6 +136,11 @@ impl AppState {
             Ordering::Acquire,
         );
         Ok(())
+    }
+
+    /// What sends spans, for the one that runs it.
+    pub(crate) fn exporter(&self) -> Option<Exporter> {
+        lock(&self.exporter).take()
     }
 
     pub(crate) fn drain(&self) {

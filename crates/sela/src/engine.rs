@@ -191,6 +191,11 @@ impl Engine {
         Ok(opened.facts().cloned())
     }
 
+    /// The device that was opened, or what came of it.
+    pub(crate) fn opened(&self) -> Result<Opened> {
+        self.inner.device.get(&self.inner.options)
+    }
+
     /// The GPU in use.
     #[cfg(feature = "gpu")]
     pub(crate) fn gpu(&self) -> Result<Option<Gpu>> {
@@ -428,7 +433,7 @@ impl Engine {
     /// Where searches were done, once there was one.
     fn searches(&self) -> SearchStats {
         let searcher = lock(&self.inner.searcher).clone();
-        searcher.map_or_else(SearchStats::default, |searcher| SearchStats::of(&searcher))
+        searcher.map_or_else(SearchStats::default, |searcher| searcher.stats())
     }
 
     /// The searcher, made at the first call.
@@ -501,7 +506,9 @@ impl CollectionOptions {
                     "prompt": encoder.default_prompt(),
                     "tokens_max": encoder.tokens_max(),
                     "dtype": dtype_name(engine.options().dtype),
-                    "device": report.tier.to_string(),
+                    "tier": report.tier.to_string(),
+                    "device": report.device,
+                    "device_name": report.device_name,
                     "arithmetic": report.arithmetic.to_string(),
                 });
                 (encoder.dim() as u32, encoder.space().to_string(), made)
@@ -515,6 +522,9 @@ impl CollectionOptions {
             // Tells a collection from a later one of the same name.
             "created_ns": crate::load::now_ns().to_string(),
         });
+        if !self.notes.is_null() {
+            schema.provenance["notes"] = self.notes.clone();
+        }
         Ok(schema)
     }
 }

@@ -133,7 +133,8 @@ fn the_gpu_embeds_as_the_cpu_does() {
     assert!(cosine >= 0.9999, "{cosine}");
     let stats = engine.stats();
     assert_ne!(stats.tier, Some(Tier::Cpu));
-    assert_ne!(stats.device.as_deref(), Some("cpu"));
+    assert_eq!(stats.device, Some(format!("gpu:{number}")));
+    assert!(stats.device_name.is_some());
     assert!(stats.variant.is_some());
     assert_eq!((stats.texts, stats.degraded, stats.fallbacks), (60, 0, 0));
     let has = engine.capabilities().unwrap();
@@ -341,7 +342,7 @@ fn a_bench_tells_both_figures_and_the_speedup() {
     let met = report.targets.iter().filter(|t| t.met.is_some());
     assert_eq!(met.count(), 3);
     let used = &report.machine.devices[1];
-    assert_eq!(used.name, gpu);
+    assert_eq!(used.device, gpu);
     assert!(used.driver.is_some() && used.variant.is_some());
     assert!(!home.path().join("scratch").exists(), "nothing is left");
 }

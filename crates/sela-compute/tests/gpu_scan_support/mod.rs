@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sela_compute::gpu::scan::{GpuScan, GpuScanOptions, Variant};
+use sela_compute::gpu::scan::{GpuScan, GpuScanOptions};
 use sela_compute::gpu::{Gpu, GpuOptions, adapters};
 use sela_compute::scan::PageId;
 use sela_compute::{CpuScan, Isa};
@@ -31,7 +31,7 @@ pub(crate) fn options(cache_bytes: u64) -> GpuScanOptions {
     GpuScanOptions {
         cache_bytes,
         block_bytes_min: 0,
-        variant: Variant::Matrix,
+        ..GpuScanOptions::default()
     }
 }
 

@@ -270,6 +270,10 @@ fn parse(known: &Known, text: &str) -> Result<Value, ConfigError> {
                 .map(Value::Integer)
                 .map_err(|_| wrong("whole number"))
         }
+        Value::Float(_) => {
+            let number = text.parse::<f64>();
+            number.map(Value::Float).map_err(|_| wrong("number"))
+        }
         Value::Boolean(_) => match text {
             "1" | "true" => Ok(Value::Boolean(true)),
             "0" | "false" => Ok(Value::Boolean(false)),

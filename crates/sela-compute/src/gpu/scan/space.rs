@@ -73,6 +73,10 @@ impl Space {
         self.input.get(gpu)
     }
 
+    pub(super) fn best(&self, gpu: &Gpu) -> Result<&Buffer, Error> {
+        self.best.get(gpu)
+    }
+
     pub(super) fn counts(&self, gpu: &Gpu) -> Result<&Buffer, Error> {
         self.counts.get(gpu)
     }

@@ -23,6 +23,8 @@ const FLIGHTS: usize = 2;
 const SPACES: usize = 8;
 /// Least queries for which the matrix kernel is used: fewer are sooner done eight at a time.
 pub(super) const MATRIX_LEAST: usize = 16;
+/// The rank of a group without a live row, as the kernels write it.
+const LOW: f32 = -3.4e38;
 /// Groups that a list has room for, a query: for few queries and for many; four times `k` at least.
 const ROOM_FEW: usize = 4_096;
 const ROOM_MANY: usize = 1_024;
@@ -31,8 +33,15 @@ const ROOM_MANY: usize = 1_024;
 pub(super) struct Engine {
     pub(super) gpu: Gpu,
     pub(super) kernels: Kernels,
+    /// Held by a search from looking units up until the submission that reads them: the queue's
+    /// order then keeps later writes away from what they read. Whoever changes where units lie that
+    /// others may use holds it, so a unit that was found stays where it is.
+    pub(super) turn: Mutex<()>,
+    /// Locked for moments only, never while rows are read: others ask for figures meanwhile.
     pub(super) pages: Mutex<Pages>,
     pub(super) spaces: Mutex<Vec<Space>>,
+    /// Most ranks that come back whole, for the CPU to choose among.
+    pub(super) ranks_on_cpu_max: u32,
 }
 
 /// What a search is made of.
@@ -90,7 +99,16 @@ struct Flight {
     pending: Pending,
     placed: Vec<Placed>,
     space: Space,
-    room: usize,
+    back: Back,
+}
+
+/// What comes back of a submission.
+#[derive(Clone, Copy)]
+enum Back {
+    /// The best ranks of so many groups, for each query, then the units' largest squared norms.
+    Whole { groups: usize },
+    /// Lists of groups near the k-th best, with room for so many.
+    Lists { room: usize },
 }
 
 /// What has come back for a query.
@@ -117,6 +135,12 @@ struct Ranker {
 impl Engine {
     pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives up the copies of blocks whose rows are gone.
+    pub(super) fn forget(&self, owner: u64) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().forget_owner(owner);
     }
 
     /// Ranks all units for all queries of a batch.
@@ -171,7 +195,8 @@ impl Engine {
         round: u64,
         todo: &mut VecDeque<(usize, Unit)>,
     ) -> Result<Option<Flight>, Error> {
-        let mut pages = self.lock();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let half_bytes = self.lock().half_bytes;
         let mut input = Input::default();
         let rankers = rankers(job, &mut input);
         let queries = job.packed.len().next_multiple_of(8);
@@ -185,25 +210,27 @@ impl Engine {
             let bytes = layout.unit_bytes(unit.rows);
             let full = !placed.is_empty() && u64::from(groups + more) > most;
             let found = match unit.name {
-                Some(name) if !full => pages.find(name, unit.form(layout), search, round == 0),
+                Some(name) if !full => {
+                    let form = unit.form(layout);
+                    self.lock().find(name, form, search, round == 0)
+                }
                 _ => None,
             };
             let (place, fresh, spoiled) = match found {
                 Some(place) => (place, false, false),
                 None if round == 0 => {
                     if !full {
-                        pages.miss(unit.name, search);
+                        self.lock().miss(unit.name, search);
                     }
                     later.push_back((record, unit));
                     continue;
                 }
-                None if full || (uploaded > 0 && uploaded + bytes > pages.half_bytes) => {
+                None if full || (uploaded > 0 && uploaded + bytes > half_bytes) => {
                     later.push_back((record, unit));
                     continue;
                 }
                 None => {
-                    let place =
-                        self.bring(job, &mut pages, search, round, &mut ring, (layout, unit))?;
+                    let place = self.bring(job, search, round, &mut ring, (layout, unit))?;
                     let Some((place, spoiled)) = place else {
                         later.push_back((record, unit));
                         continue;
@@ -235,8 +262,7 @@ impl Engine {
                 p.first_group,
             )
         });
-        self.submit(job, &pages, input, &rankers, placed, groups)
-            .map(Some)
+        self.submit(job, input, &rankers, placed, groups).map(Some)
     }
 
     /// Brings a unit in, to stay if it may, else through the ring; `None` when the ring is full.
@@ -244,7 +270,6 @@ impl Engine {
     fn bring(
         &self,
         job: &Job<'_, '_>,
-        pages: &mut Pages,
         search: u64,
         round: u64,
         ring: &mut u64,
@@ -252,15 +277,15 @@ impl Engine {
     ) -> Result<Option<(Place, bool)>, Error> {
         let bytes = layout.unit_bytes(unit.rows);
         let stays = match unit.name {
-            Some(name) => pages.admit(name, bytes, search)?,
+            Some(name) => self.lock().admit(name, bytes, search)?,
             None => None,
         };
         let place = match stays {
             Some(place) => Some(place),
-            None => pages.ring(round, *ring, bytes)?,
+            None => self.lock().ring(round, *ring, bytes)?,
         };
         let Some(place) = place else { return Ok(None) };
-        let slab = pages.buffer(place.slab)?.clone();
+        let slab = self.slab(place.slab)?;
         let block = &job.blocks[unit.block as usize];
         let up = upload::unit(
             &self.gpu,
@@ -271,6 +296,7 @@ impl Engine {
             (&slab, place.offset),
         );
         let spoiled = matches!(up, Ok(true));
+        let mut pages = self.lock();
         match (up, stays.and(unit.name)) {
             (Ok(_), Some(name)) => pages.keep(name, unit.form(layout), place, search),
             (Ok(_), None) => {
@@ -291,7 +317,6 @@ impl Engine {
     fn submit(
         &self,
         job: &Job<'_, '_>,
-        pages: &Pages,
         mut input: Input,
         rankers: &[Ranker; 2],
         placed: Vec<Placed>,
@@ -306,21 +331,29 @@ impl Engine {
         let heads = queries as u32 * BINS;
         let lists = heads + queries as u32 * 4;
         let peaks = queries.next_multiple_of(8) as u32 * groups;
+        let best_words = u64::from(peaks) + placed.len() as u64;
+        let back = match best_words <= u64::from(self.ranks_on_cpu_max) {
+            true => Back::Whole {
+                groups: groups as usize,
+            },
+            false => Back::Lists { room },
+        };
         let mut space = self.space();
-        let best_bytes = (u64::from(peaks) + placed.len() as u64) * 4;
         let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
-        space.reserve(gpu, [input.bytes().len() as u64, best_bytes, counts_bytes])?;
+        let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
+        space.reserve(gpu, sizes)?;
         gpu.caught(|| {
             if let Ok(buffer) = space.input(gpu) {
                 gpu.queue().write_buffer(buffer, 0, input.bytes());
             }
         })?;
         let mut recording = gpu.record("search")?;
-        let counts = space.counts(gpu)?.clone();
-        recording
-            .encoder()
-            .clear_buffer(&counts, 0, Some(u64::from(lists) * 4));
-        self.record_norms(&mut recording, &mut space, pages, rankers, &placed)?;
+        if matches!(back, Back::Lists { .. }) {
+            let bytes = u64::from(lists) * 4;
+            let counts = space.counts(gpu)?;
+            recording.encoder().clear_buffer(counts, 0, Some(bytes));
+        }
+        self.record_norms(&mut recording, &mut space, rankers, &placed)?;
         for run in runs(&placed) {
             let ranker = rankers[placed[run.start].record];
             let to = Ranking {
@@ -329,29 +362,39 @@ impl Engine {
                 peaks: peaks + run.start as u32,
             };
             let run = &placed[run];
-            self.record_ranks(&mut recording, &mut space, pages, job, (ranker, to), run)?;
+            self.record_ranks(&mut recording, &mut space, job, (ranker, to), run)?;
         }
-        let select = [
-            groups,
-            peaks,
-            placed.len() as u32,
-            job.k as u32,
-            slacks,
-            heads,
-            lists,
-            room as u32,
-        ];
-        self.record_select(&mut recording, &mut space, &select, queries)?;
-        let pending = recording.submit(&[Read {
-            buffer: &counts,
-            offset: u64::from(heads) * 4,
-            bytes: (queries * (16 + room * 8)) as u64,
-        }])?;
+        let read = match back {
+            Back::Whole { .. } => Read {
+                buffer: space.best(gpu)?,
+                offset: 0,
+                bytes: best_words * 4,
+            },
+            Back::Lists { room } => {
+                let select = [
+                    groups,
+                    peaks,
+                    placed.len() as u32,
+                    job.k as u32,
+                    slacks,
+                    heads,
+                    lists,
+                    room as u32,
+                ];
+                self.record_select(&mut recording, &mut space, &select, queries)?;
+                Read {
+                    buffer: space.counts(gpu)?,
+                    offset: u64::from(heads) * 4,
+                    bytes: (queries * (16 + room * 8)) as u64,
+                }
+            }
+        };
+        let pending = recording.submit(&[read])?;
         Ok(Flight {
             pending,
             placed,
             space,
-            room,
+            back,
         })
     }
 
@@ -375,6 +418,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The buffer of a slab.
+    fn slab(&self, number: usize) -> Result<wgpu::Buffer, Error> {
+        self.lock().buffer(number).cloned()
+    }
+
     fn space(&self) -> Space {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.pop().unwrap_or_else(Space::new)
@@ -385,7 +433,6 @@ impl Engine {
         &self,
         recording: &mut Recording,
         space: &mut Space,
-        pages: &Pages,
         rankers: &[Ranker; 2],
         placed: &[Placed],
     ) -> Result<(), Error> {
@@ -396,8 +443,9 @@ impl Engine {
                 chunks: layout.chunks(),
             };
             let kernel = self.kernels.get(key)?;
-            let slab = (placed.place.slab, pages.buffer(placed.place.slab)?);
-            let bound = space.bind(&self.gpu, &self.kernels, key, Some(slab))?;
+            let slab = self.slab(placed.place.slab)?;
+            let slab = Some((placed.place.slab, &slab));
+            let bound = space.bind(&self.gpu, &self.kernels, key, slab)?;
             let first = (placed.place.offset / 4) as u32;
             let peak = first + (layout.padded(placed.unit.rows) / 4) as u32;
             let pass = recording.pass();
@@ -414,7 +462,6 @@ impl Engine {
         &self,
         recording: &mut Recording,
         space: &mut Space,
-        pages: &Pages,
         job: &Job<'_, '_>,
         (ranker, to): (Ranker, Ranking),
         run: &[Placed],
@@ -424,7 +471,8 @@ impl Engine {
         } = ranker;
         let metric = job.packed.metric;
         let count = job.packed.len();
-        let slab = (run[0].place.slab, pages.buffer(run[0].place.slab)?);
+        let slab = self.slab(run[0].place.slab)?;
+        let slab = (run[0].place.slab, &slab);
         let rows = run.iter().map(|placed| placed.unit.rows).max().unwrap_or(0);
         let grid = (rows.div_ceil(TILE_ROWS), run.len() as u32);
         let mut first = 0;
@@ -487,25 +535,12 @@ impl Engine {
             pending,
             mut placed,
             space,
-            room,
+            back,
         } = flight;
         placed.sort_by_key(|placed| placed.first_group);
-        pending.wait(|bytes| {
-            let words = |at: usize| {
-                let bytes = bytes[at * 4..].first_chunk().copied().unwrap_or_default();
-                u32::from_le_bytes(bytes)
-            };
-            let lists = seen.len() * 4;
-            for (query, seen) in seen.iter_mut().enumerate() {
-                let count = words(query * 4) as usize;
-                seen.square = seen.square.max(f32::from_bits(words(query * 4 + 1)));
-                seen.too_many |= count > room;
-                for entry in 0..count.min(room) {
-                    let at = lists + (query * room + entry) * 2;
-                    let pick = pick(job, &placed, words(at));
-                    seen.groups.push((f32::from_bits(words(at + 1)), pick));
-                }
-            }
+        pending.wait(|bytes| match back {
+            Back::Whole { groups } => note_whole(job, &placed, groups, bytes, seen),
+            Back::Lists { room } => note_lists(job, &placed, room, bytes, seen),
         })?;
         let mut pages = self.lock();
         for placed in placed.iter().filter(|placed| placed.fresh) {
@@ -521,6 +556,48 @@ impl Engine {
             spaces.push(space);
         }
         Ok(())
+    }
+}
+
+/// Notes the ranks of all groups that have a live row.
+fn note_whole(
+    job: &Job<'_, '_>,
+    placed: &[Placed],
+    groups: usize,
+    bytes: &[u8],
+    seen: &mut [Seen],
+) {
+    let words = bytes.as_chunks().0;
+    let number = |word: &[u8; 4]| f32::from_le_bytes(*word);
+    let peaks = words.iter().skip(seen.len().next_multiple_of(8) * groups);
+    let square = peaks.map(number).fold(0.0, f32::max);
+    for (seen, ranks) in seen.iter_mut().zip(words.chunks(groups)) {
+        seen.square = seen.square.max(square);
+        for (group, rank) in ranks.iter().map(number).enumerate() {
+            if rank > LOW {
+                let pick = pick(job, placed, group as u32);
+                seen.groups.push((rank, pick));
+            }
+        }
+    }
+}
+
+/// Notes the groups that the device has put on the lists.
+fn note_lists(job: &Job<'_, '_>, placed: &[Placed], room: usize, bytes: &[u8], seen: &mut [Seen]) {
+    let words = |at: usize| {
+        let bytes = bytes[at * 4..].first_chunk().copied().unwrap_or_default();
+        u32::from_le_bytes(bytes)
+    };
+    let lists = seen.len() * 4;
+    for (query, seen) in seen.iter_mut().enumerate() {
+        let count = words(query * 4) as usize;
+        seen.square = seen.square.max(f32::from_bits(words(query * 4 + 1)));
+        seen.too_many |= count > room;
+        for entry in 0..count.min(room) {
+            let at = lists + (query * room + entry) * 2;
+            let pick = pick(job, placed, words(at));
+            seen.groups.push((f32::from_bits(words(at + 1)), pick));
+        }
     }
 }
 
