@@ -298,6 +298,27 @@ fn a_server_that_drains_finishes_what_it_has_begun() {
 }
 
 #[test]
+fn a_second_signal_stops_at_once() {
+    let sela = home();
+    let server = Server::start(&sela, &[]);
+    let key = server.key.clone().unwrap();
+    let mut slow = server.connect();
+    slow.send(
+        format!(
+            "POST /api/v1/metal4/embed HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\
+             expect: 100-continue\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    // The server is waiting for the body.
+    assert_eq!(slow.answer().unwrap().0, 100);
+    server.signal("-TERM");
+    server.wait_for("stopping");
+    server.signal("-TERM");
+    assert_eq!(server.ended().code(), Some(2));
+}
+
+#[test]
 fn slow_and_silent_clients_are_shown_out() {
     let sela = home();
     let flags = ["--set", "limits.head_ms=300", "--set", "limits.body_ms=300"];

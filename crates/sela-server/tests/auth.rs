@@ -68,6 +68,44 @@ fn without_a_key_every_route_answers_401_and_with_one_it_is_there() {
 }
 
 #[test]
+fn everything_that_the_document_refers_to_is_in_it() {
+    fn references<'a>(json: &'a Value, found: &mut Vec<&'a str>) {
+        match json {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str));
+                fields.values().for_each(|field| references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    run(async {
+        let server = Server::starting(|_| {});
+        let document = server
+            .ask_as("", "GET", "/openapi.json", None)
+            .await
+            .is(200);
+        assert_eq!(
+            document,
+            serde_json::to_value(sela_server::document()).unwrap()
+        );
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 50, "only {} references", found.len());
+        for reference in found {
+            let there = document.pointer(reference.strip_prefix('#').unwrap());
+            assert!(there.is_some(), "{reference} is nowhere");
+        }
+        let page = server.ask_as("", "GET", "/docs", None).await;
+        let text = String::from_utf8(page.bytes).unwrap();
+        assert!(
+            !text.contains("http://") && !text.contains("https://"),
+            "the page asks elsewhere"
+        );
+    });
+}
+
+#[test]
 fn paths_that_do_not_exist_answer_401_first() {
     run(async {
         let server = Server::starting(|_| {});

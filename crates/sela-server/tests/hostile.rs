@@ -267,3 +267,39 @@ fn ids_and_names_from_outside_are_never_paths() {
             .is(200);
     });
 }
+
+#[test]
+fn a_client_that_goes_away_takes_its_queued_work_back() {
+    run(async {
+        let server = std::sync::Arc::new(Server::with(|settings| {
+            settings.limits.queue_texts_max = 100_000;
+        }));
+        let texts: Vec<String> = (0..4096).map(|n| format!("walk river stone {n}")).collect();
+        let body = json!({ "texts": texts });
+        let asks: Vec<_> = (0..20)
+            .map(|_| {
+                let (server, body) = (server.clone(), body.clone());
+                tokio::spawn(async move {
+                    server.post("/api/v1/metal4/embed_batch", body).await;
+                })
+            })
+            .collect();
+        let bulk = async || {
+            let stats = server.get("/api/v1/metal4/stats").await.is(200);
+            stats["embedder"]["lanes"][1].clone()
+        };
+        let count = |lane: &Value, what: &str| lane[what].as_u64().unwrap_or_default();
+        while count(&bulk().await, "queued_texts") == 0 {}
+        for ask in &asks {
+            ask.abort();
+        }
+        loop {
+            let lane = bulk().await;
+            if count(&lane, "queued_texts") == 0 && count(&lane, "running") == 0 {
+                assert!(count(&lane, "cancelled") > 0, "{lane}");
+                assert!(count(&lane, "texts") < 20 * 4096, "{lane}");
+                break;
+            }
+        }
+    });
+}

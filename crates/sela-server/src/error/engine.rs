@@ -145,3 +145,45 @@ impl fmt::Display for Causes<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_507_and_no_path_of_ours_is_told() {
+        let path = PathBuf::from("/srv/private/embeddings");
+        let full = StoreError::DiskFull { path: path.clone() };
+        let system = E::Io {
+            what: "write",
+            path: path.clone(),
+            source: io::ErrorKind::StorageFull.into(),
+        };
+        let batch = E::Batch {
+            source: std::sync::Arc::new(E::Store(full.clone())),
+        };
+        for error in [E::Store(full), system, batch] {
+            let answer = ApiError::from(error);
+            assert_eq!((answer.status.as_u16(), answer.code), (507, "disk_full"));
+        }
+        let denied = E::Io {
+            what: "read",
+            path: path.clone(),
+            source: io::ErrorKind::PermissionDenied.into(),
+        };
+        let locked = E::Store(StoreError::Locked { dir: path.clone() });
+        let poisoned = E::Store(StoreError::Poisoned {
+            dir: path,
+            cause: "no".to_owned(),
+        });
+        for (error, status) in [(denied, 500), (locked, 409), (poisoned, 503)] {
+            let answer = ApiError::from(error);
+            assert_eq!(answer.status.as_u16(), status);
+            let hint = answer.hint.unwrap_or_default();
+            assert!(!format!("{}{hint}", answer.detail).contains("private"));
+        }
+    }
+}
