@@ -216,6 +216,16 @@ impl Searcher {
         self
     }
 
+    /// Gives up copies that a device holds of a part of that identity: it will not be searched again.
+    pub fn forget(&self, identity: u64) {
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            device.scan().forget(identity);
+        }
+        #[cfg(not(feature = "gpu"))]
+        let _ = identity;
+    }
+
     /// What was done so far.
     pub fn stats(&self) -> SearchStats {
         #[cfg_attr(

@@ -142,7 +142,7 @@ fn databases_come_as_numpy_files_too() {
         let server = Server::new();
         let mut file = b"\x93NUMPY\x01\x00".to_vec();
         let mut head = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 32), }".to_owned();
-        while (10 + head.len() + 1) % 64 != 0 {
+        while !(10 + head.len() + 1).is_multiple_of(64) {
             head.push(' ');
         }
         head.push('\n');

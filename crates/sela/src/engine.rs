@@ -24,7 +24,7 @@ use crate::names;
 use crate::schedule::{EmbedOptions, QueueOptions, Scheduler, Ticket};
 use crate::stats::{Capabilities, Counters, SearchStats, Stats};
 pub(crate) use writers::OpenStore;
-use writers::Writers;
+use writers::{SharedSearcher, Writers};
 
 /// How an engine is opened.
 ///
@@ -125,7 +125,7 @@ struct Inner {
     device: Device,
     encoder: Mutex<Option<Arc<Encoder>>>,
     scheduler: Mutex<Option<Arc<Scheduler<Encoder>>>>,
-    searcher: Mutex<Option<Arc<Searcher>>>,
+    searcher: SharedSearcher,
     writers: Writers,
     counters: Counters,
 }
@@ -149,7 +149,7 @@ impl Engine {
                 device: Device::default(),
                 encoder: Mutex::new(None),
                 scheduler: Mutex::new(None),
-                searcher: Mutex::new(None),
+                searcher: SharedSearcher::default(),
                 writers: Writers::default(),
                 counters: Counters::default(),
             }),
@@ -285,7 +285,11 @@ impl Engine {
             return Err(exists());
         }
         match sela_store::Collection::create(&dir, &schema, &store_options(false)) {
-            Ok(store) => Ok(Collection::new(self.clone(), name, slot.fill(store))),
+            Ok(store) => Ok(Collection::new(
+                self.clone(),
+                name,
+                slot.fill(store, self.inner.searcher.clone()),
+            )),
             Err(sela_store::Error::AlreadyExists { .. }) => Err(exists()),
             Err(error) => Err(error.into()),
         }
@@ -298,7 +302,10 @@ impl Engine {
         let mut slot = lock(&slot);
         let store = match slot.open_or_closed() {
             Some(store) => store,
-            None => slot.fill(self.open_store(name, &dir, false)?),
+            None => slot.fill(
+                self.open_store(name, &dir, false)?,
+                self.inner.searcher.clone(),
+            ),
         };
         Ok(Collection::new(self.clone(), name, store))
     }
@@ -309,7 +316,10 @@ impl Engine {
         let open = lock(&self.inner.writers.slot(name)).open();
         let store = match open {
             Some(store) => store,
-            None => Arc::new(OpenStore::read_only(self.open_store(name, &dir, true)?)),
+            None => Arc::new(OpenStore::read_only(
+                self.open_store(name, &dir, true)?,
+                self.inner.searcher.clone(),
+            )),
         };
         Ok(Collection::new(self.clone(), name, store))
     }

@@ -102,6 +102,25 @@ fn fill(engine: &Engine, dim: usize) -> Collection {
     rows
 }
 
+/// A collection that is closed leaves nothing of its rows on the GPU.
+#[test]
+fn a_closed_collection_leaves_the_gpu() {
+    let Some(number) = gpu() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let engine = Engine::open(options(home.path(), DeviceChoice::Number(number))).unwrap();
+    let rows = fill(&engine, 64);
+    ask(&rows, 64);
+    assert!(engine.stats().searches.pages.bytes > 0);
+    let other = rows.clone();
+    drop(rows);
+    assert!(
+        engine.stats().searches.pages.bytes > 0,
+        "one still has it open"
+    );
+    drop(other);
+    assert_eq!(engine.stats().searches.pages.bytes, 0);
+}
+
 fn ask(rows: &Collection, dim: usize) -> Vec<(Id, u32)> {
     let mut all = Vec::new();
     for seed in 0..4 {
