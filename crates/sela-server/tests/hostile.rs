@@ -192,11 +192,13 @@ fn bodies_together_have_a_limit() {
             std::task::Poll::Ready(first.as_mut().poll(context).is_pending())
         });
         assert!(pending.await);
-        let second = server
-            .send_raw(EMBED, JSON, Body::new(common::Stalled))
-            .await;
+        let second = large().await;
         second.fails(429, "busy");
         assert_eq!(second.headers["retry-after"], "1");
+        // Nor is there room for one that tells no length and turns out to be large.
+        let endless = Body::new(common::Endless(1500));
+        let endless = server.send_raw(EMBED, JSON, endless).await;
+        endless.fails(429, "busy");
         server.post(EMBED, json!({"text": "a"})).await.is(200);
     });
 }
