@@ -23,6 +23,7 @@ Environment:
   SELA_GPU_CACHE           as `--gpu-cache`
   SELA_HUB or HF_ENDPOINT  the model hub to fetch from
   SELA_OFFLINE             when set, nothing is fetched
+  SELA_LOG                 what the log tells: a level, or parts with levels
   NO_COLOR                 when set, no colours
 
 Data goes to standard output, everything else to standard error.";

@@ -23,10 +23,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let serves = matches!(cli.command, Command::Serve(_));
     // A server's settings say how it writes its log.
-    if !serves {
-        log::to_stderr(&cli.global, LogFormat::Text);
-    }
-    let ended = App::new(cli.global, serves).and_then(|app| {
+    let logs = match serves {
+        true => Ok(()),
+        false => log::to_stderr(&cli.global, LogFormat::Text),
+    };
+    let opened = logs.and_then(|()| App::new(cli.global, serves));
+    let ended = opened.and_then(|app| {
         let outcome = commands::run(&app, cli.command)?;
         app.write_stats()?;
         Ok(outcome)

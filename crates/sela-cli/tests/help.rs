@@ -4,7 +4,7 @@ mod common;
 
 #[test]
 fn help_is_as_written() {
-    let pages: [&[&str]; 16] = [
+    let pages: [&[&str]; 21] = [
         &[],
         &["embed"],
         &["index"],
@@ -17,6 +17,11 @@ fn help_is_as_written() {
         &["model"],
         &["model", "pull"],
         &["model", "path"],
+        &["serve"],
+        &["key"],
+        &["key", "create"],
+        &["key", "revoke"],
+        &["init"],
         &["doctor"],
         &["demo"],
         &["bench"],

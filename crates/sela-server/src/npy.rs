@@ -1,6 +1,7 @@
 //! NumPy's `.npy` as a body: rows of f16, f32 or f64.
-
-use npyz::{DType, NpyHeader, Order};
+//!
+//! The head is read here, as it comes from strangers: the libraries for it build nested literals of
+//! any depth and multiply shapes of any size.
 
 use crate::dto::rows::Rows;
 use crate::error::ApiError;
@@ -8,33 +9,41 @@ use crate::error::ApiError;
 /// The type of such a body.
 pub(crate) const CONTENT_TYPE: &str = "application/x-npy";
 
+/// How every file begins, before its version.
+const MAGIC: &[u8] = b"\x93NUMPY";
+/// Longest head that is read.
+const HEAD_MAX: usize = 16 << 10;
+
+/// What a head says.
+struct Head<'a> {
+    kind: &'a str,
+    fortran: bool,
+    shape: Vec<u64>,
+}
+
 /// Reads a two-dimensional array, little endian, row after row.
 pub(crate) fn read(bytes: &[u8]) -> Result<Rows, ApiError> {
-    let mut rest = bytes;
-    let header = NpyHeader::from_reader(&mut rest)
-        .map_err(|e| ApiError::malformed("malformed_npy", format!("the body is no .npy: {e}")))?;
+    let no_npy = || ApiError::malformed("malformed_npy", "the body is no .npy file");
+    let (head, rest) = split(bytes).ok_or_else(no_npy)?;
+    let head = Head::read(head).ok_or_else(no_npy)?;
     let refused = |why: String| {
         ApiError::invalid("body", format!("the array cannot be used: {why}"))
             .hint("send a two-dimensional array of float16, float32 or float64 in C order")
     };
-    let &[rows, dim] = header.shape() else {
-        let axes = header.shape().len();
+    let &[rows, dim] = head.shape.as_slice() else {
+        let axes = head.shape.len();
         return Err(refused(format!("its shape has {axes} axes")));
     };
-    if header.order() == Order::Fortran && rows > 1 && dim > 1 {
+    if head.fortran && rows > 1 && dim > 1 {
         return Err(refused("it is in Fortran order".to_owned()));
     }
-    let kind = match header.dtype() {
-        DType::Plain(kind) => kind.to_string(),
-        _ => return Err(refused("its rows are records".to_owned())),
-    };
-    let (size, read): (u64, fn(&[u8]) -> f32) = match kind.as_str() {
+    let (size, read): (u64, fn(&[u8]) -> f32) = match head.kind {
         "<f2" => (2, |b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()),
         "<f4" => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
         "<f8" => (8, |b| {
             f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32
         }),
-        _ => return Err(refused(format!("its numbers are `{kind}`"))),
+        kind => return Err(refused(format!("its numbers are `{kind}`"))),
     };
     let bytes = rows.checked_mul(dim).and_then(|n| n.checked_mul(size));
     if bytes != Some(rest.len() as u64) {
@@ -48,6 +57,58 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Rows, ApiError> {
         dim: dim as usize,
         numbers: rest.chunks_exact(size as usize).map(read).collect(),
     })
+}
+
+/// The head and what follows it.
+fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = bytes.strip_prefix(MAGIC)?;
+    let (&[major, _minor], rest) = rest.split_first_chunk()?;
+    let (length, rest) = match major {
+        1 => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::from(u16::from_le_bytes(*length)), rest)
+        }
+        2 | 3 => {
+            let (length, rest) = rest.split_first_chunk()?;
+            (usize::try_from(u32::from_le_bytes(*length)).ok()?, rest)
+        }
+        _ => return None,
+    };
+    let (head, rest) = rest.split_at_checked(length)?;
+    let head = std::str::from_utf8(head).ok();
+    Some((head.filter(|head| head.len() <= HEAD_MAX)?, rest))
+}
+
+impl<'a> Head<'a> {
+    /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, keys in any order.
+    fn read(head: &'a str) -> Option<Self> {
+        let inside = head.trim().strip_prefix('{')?.strip_suffix('}')?;
+        let value = |key: &str| {
+            let (_, rest) = inside.split_once(&format!("'{key}':"))?;
+            Some(rest.trim_start())
+        };
+        let kind = value("descr")?;
+        // Records are a list; they are told as such.
+        let kind = match kind.strip_prefix('\'') {
+            Some(rest) => rest.split_once('\'')?.0,
+            None => "records",
+        };
+        let order = value("fortran_order")?;
+        let fortran = order.starts_with("True");
+        if !fortran && !order.starts_with("False") {
+            return None;
+        }
+        let (axes, _) = value("shape")?.strip_prefix('(')?.split_once(')')?;
+        let axes = axes
+            .split(',')
+            .map(str::trim)
+            .filter(|axis| !axis.is_empty());
+        Some(Self {
+            kind,
+            fortran,
+            shape: axes.map(|axis| axis.parse().ok()).collect::<Option<_>>()?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +153,11 @@ mod tests {
             (b"rubbish".to_vec(), 400),
             (npy("<f4", false, "(2, 3)", &data), 400),
             (npy("<f4", false, "(9223372036854775807, 4)", &data), 400),
+            (npy("<f4", false, "(99999999999999999999, 4)", &data), 400),
+            (npy("<f4", false, "((((((2, 2))))))", &data), 400),
+            (b"\x93NUMPY\x01\x00\xff\xff{}".to_vec(), 400),
+            (b"\x93NUMPY\x07\x00\x02\x00{}".to_vec(), 400),
+            (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}".to_vec(), 400),
             (npy("<f4", false, "(4,)", &data), 422),
             (npy("<f4", true, "(2, 2)", &data), 422),
             (npy(">f4", false, "(2, 2)", &data), 422),

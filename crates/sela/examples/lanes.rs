@@ -23,12 +23,14 @@ fn main() -> Result<(), Failure> {
     }
     let engine = Engine::open(options)?;
     engine.warm_up()?;
-    let idle = queries(&engine, 300)?;
+    let idle = queries(&engine, 150)?;
     println!("idle: {}", told(&idle));
     beside_bulk(&engine, &idle)?;
     bulk_alone(&engine)?;
     merged(&engine)?;
-    println!("{:#?}", engine.stats().lanes);
+    for lane in engine.stats().lanes {
+        println!("{}", serde_json::to_string(&lane)?);
+    }
     Ok(())
 }
 
@@ -70,8 +72,10 @@ fn beside_bulk(engine: &Engine, idle: &[Duration]) -> Result<(), Failure> {
         for part in verses.chunks(verses.len() / 2).take(2) {
             let (stop, texts, bulk) = (&stop, &texts, &bulk);
             scope.spawn(move || {
-                for some in part.chunks(256).cycle() {
-                    let done = engine.submit(some.to_vec(), bulk).and_then(|t| t.wait());
+                for some in part.chunks(32).cycle() {
+                    let done = engine
+                        .submit(some.to_vec(), bulk)
+                        .and_then(sela::Ticket::wait);
                     if stop.load(Ordering::Relaxed) || done.is_err() {
                         break;
                     }
@@ -82,7 +86,7 @@ fn beside_bulk(engine: &Engine, idle: &[Duration]) -> Result<(), Failure> {
         thread::sleep(Duration::from_millis(500));
         let began = Instant::now();
         let before = texts.load(Ordering::Relaxed);
-        let loaded = queries(engine, 300);
+        let loaded = queries(engine, 150);
         let done = texts.load(Ordering::Relaxed) - before;
         stop.store(true, Ordering::Relaxed);
         (done as f64 / began.elapsed().as_secs_f64(), loaded)
@@ -95,14 +99,14 @@ fn beside_bulk(engine: &Engine, idle: &[Duration]) -> Result<(), Failure> {
 }
 
 fn bulk_alone(engine: &Engine) -> Result<(), Failure> {
-    let verses = &verses()?[..1500];
+    let verses = &verses()?[..200];
     thread::sleep(Duration::from_millis(1100));
     let bulk = EmbedOptions {
         lane: Lane::Bulk,
         ..EmbedOptions::default()
     };
     let mut ratios = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..4 {
         let began = Instant::now();
         let direct = engine.embed_batch(verses)?;
         let direct_took = began.elapsed();
@@ -121,7 +125,7 @@ fn bulk_alone(engine: &Engine) -> Result<(), Failure> {
 /// Short requests of 64 callers against one call with all of them.
 fn merged(engine: &Engine) -> Result<(), Failure> {
     const CALLERS: usize = 64;
-    const EACH: usize = 20;
+    const EACH: usize = 10;
     let verses = verses()?;
     let text = |n: usize| verses[n].chars().take(40).collect::<String>();
     let all: Vec<String> = (0..CALLERS * EACH).map(text).collect();
@@ -139,7 +143,7 @@ fn merged(engine: &Engine) -> Result<(), Failure> {
                 for text in part {
                     let options = EmbedOptions::default();
                     let ticket = engine.submit(vec![text.clone()], &options);
-                    assert!(ticket.and_then(|t| t.wait()).is_ok());
+                    assert!(ticket.and_then(sela::Ticket::wait).is_ok());
                 }
             });
         }

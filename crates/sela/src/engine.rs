@@ -72,6 +72,10 @@ pub struct Options {
 /// Bytes of vectors that stay in the GPU's memory unless the options say otherwise: 2 GiB.
 pub const GPU_CACHE: u64 = 2 << 30;
 
+/// Texts of a direct call up to which somebody probably waits for it: bulk work in the queue then
+/// keeps its batches short.
+const FEW: usize = 16;
+
 impl Options {
     /// The defaults, with everything under `home`.
     pub fn new(home: impl Into<PathBuf>) -> Self {
@@ -210,12 +214,18 @@ impl Engine {
 
     /// Embeds texts; the answer holds their vectors in order and what is known of each text.
     ///
-    /// A text gives the same bits alone and in any batch.
+    /// A text gives the same bits alone and in any batch. The call waits in no queue and is merged
+    /// with no other: where many call at once, [`Engine::submit`] serves them better.
     pub fn embed_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Embeddings> {
         let encoder = self.encoder()?;
+        if texts.len() <= FEW
+            && let Some(scheduler) = &*lock(&self.inner.scheduler)
+        {
+            scheduler.see_interactive();
+        }
         let began = Instant::now();
         let embedded = encoder.embed(texts)?;
-        self.inner.counters.embed.add(began.elapsed());
+        self.inner.counters.embed.add_time(began.elapsed());
         Ok(embedded)
     }
 
@@ -435,7 +445,7 @@ impl Engine {
     }
 
     pub(crate) fn count_query(&self, took: Duration) {
-        self.inner.counters.query.add(took);
+        self.inner.counters.query.add_time(took);
     }
 
     fn root(&self) -> PathBuf {

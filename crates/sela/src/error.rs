@@ -221,6 +221,42 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Numbers that are no whole rows of a database.
+    #[error("{found} numbers are no whole rows of {dim}")]
+    DatabaseShape {
+        /// Numbers in a row.
+        dim: usize,
+        /// Numbers given.
+        found: usize,
+    },
+    /// A database beyond a limit.
+    #[error("the database has {value} {what}, the limit is {limit}")]
+    DatabaseLimit {
+        /// What it has too much of: `rows`, `numbers in a row`, `bytes`.
+        what: &'static str,
+        /// How much it has.
+        value: u64,
+        /// How much it may have.
+        limit: u64,
+    },
+    /// A number that cannot be compared with others.
+    #[error("row {row} holds {value} in column {column}")]
+    DatabaseNumber {
+        /// The row, counted from 0.
+        row: usize,
+        /// The number's place in it, counted from 0.
+        column: usize,
+        /// The number: not finite, or the largest of a row whose length is beyond 7e18.
+        value: f32,
+    },
+    /// A query of another length than a database's rows.
+    #[error("the database holds vectors of {expected} numbers, but this query has {found}")]
+    DatabaseDim {
+        /// Numbers in its rows.
+        expected: usize,
+        /// Numbers in the query.
+        found: usize,
+    },
     /// The encoder refused.
     #[error(transparent)]
     Encoder(#[from] sela_encoder::Error),
@@ -316,7 +352,13 @@ impl Error {
             Self::Panicked { .. } => {
                 Some("this is a fault in sela; other requests are not touched by it".to_owned())
             }
-            Self::Closed => None,
+            Self::Closed | Self::DatabaseShape { .. } | Self::DatabaseLimit { .. } => None,
+            Self::DatabaseNumber { .. } => {
+                Some("vectors hold finite numbers of moderate size, no NaN or infinity".into())
+            }
+            Self::DatabaseDim { .. } => {
+                Some("the query must come from the model that made the database".to_owned())
+            }
             Self::Thread { .. } => Some("end other programs, or raise the limit on threads".into()),
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),

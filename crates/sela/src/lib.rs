@@ -21,6 +21,7 @@
 pub mod bench;
 mod checkup;
 mod collection;
+mod database;
 pub mod demo;
 mod device;
 mod engine;
@@ -40,6 +41,7 @@ pub mod validate;
 
 pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
+pub use database::{DATABASE_BYTES_MAX, Database, Found};
 pub use engine::{Engine, GPU_CACHE, Options};
 pub use error::{Error, Result};
 pub use histogram::{Sizes, Times};

@@ -130,6 +130,11 @@ impl<W: Works> Scheduler<W> {
         Ok(Ticket::new(shared.clone(), request))
     }
 
+    /// Somebody waits for work that is done past the queue.
+    pub(crate) fn see_interactive(&self) {
+        self.shared.see_interactive();
+    }
+
     pub(crate) fn stats(&self) -> Vec<LaneStats> {
         Lane::ALL.map(|lane| self.shared.stats(lane)).into()
     }

@@ -88,7 +88,7 @@ pub(crate) fn nearest(
 }
 
 /// The store's own error where a search failed for one.
-fn from_index(error: sela_index::Error) -> Error {
+pub(crate) fn from_index(error: sela_index::Error) -> Error {
     match error {
         sela_index::Error::Part { part, source } => match source.downcast::<sela_store::Error>() {
             Ok(stored) => (*stored).into(),

@@ -1,6 +1,5 @@
 //! What the engine has, chose and did.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sela_compute::inventory::GpuFacts;
@@ -9,7 +8,7 @@ use sela_encoder::{Dtype, Report};
 use sela_index::Searcher;
 use serde::{Serialize, Serializer};
 
-use crate::histogram::{Sizes, Times};
+use crate::histogram::{Histogram, Sizes, Times};
 use crate::schedule::Lane;
 
 /// What this machine has and what the engine chose for it.
@@ -53,6 +52,8 @@ pub struct Stats {
     /// Time spent in them; in seconds where it is written down.
     #[serde(rename = "embed_seconds", serialize_with = "as_seconds")]
     pub embed_time: Duration,
+    /// How long a call took, the time in a queue apart: [`LaneStats`] tells that.
+    pub embed_times: Times,
     /// Texts embedded.
     pub texts: u64,
     /// Tokens encoded.
@@ -66,6 +67,12 @@ pub struct Stats {
     /// Time spent on them, embedding apart; in seconds where it is written down.
     #[serde(rename = "query_seconds", serialize_with = "as_seconds")]
     pub query_time: Duration,
+    /// How long a query took, embedding apart.
+    pub query_times: Times,
+    /// Texts embedded by the GPU.
+    pub texts_on_gpu: u64,
+    /// Texts embedded by the CPU, those that the GPU failed among them.
+    pub texts_on_cpu: u64,
     /// Times that a GPU failed and the CPU did the work: batches of texts, searches, and a device
     /// that did not open.
     pub fallbacks: u64,
@@ -176,27 +183,8 @@ pub(crate) fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok,
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) embed: Timed,
-    pub(crate) query: Timed,
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Timed {
-    calls: AtomicU64,
-    nanos: AtomicU64,
-}
-
-impl Timed {
-    pub(crate) fn add(&self, took: Duration) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.nanos
-            .fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> (u64, Duration) {
-        let nanos = Duration::from_nanos(self.nanos.load(Ordering::Relaxed));
-        (self.calls.load(Ordering::Relaxed), nanos)
-    }
+    pub(crate) embed: Histogram,
+    pub(crate) query: Histogram,
 }
 
 impl SearchStats {
@@ -237,13 +225,14 @@ impl Stats {
         searches: SearchStats,
         unopened: Option<String>,
     ) -> Self {
-        let (embed_calls, embed_time) = counters.embed.read();
-        let (queries, query_time) = counters.query.read();
+        let (embed_times, query_times) = (counters.embed.times(), counters.query.times());
         let mut stats = Self {
-            embed_calls,
-            embed_time,
-            queries,
-            query_time,
+            embed_calls: embed_times.count,
+            embed_time: embed_times.total,
+            embed_times,
+            queries: query_times.count,
+            query_time: query_times.total,
+            query_times,
             fallbacks: searches.fallbacks + u64::from(unopened.is_some()),
             last_fallback: searches.last_fallback.clone().or(unopened),
             searches,
@@ -254,6 +243,12 @@ impl Stats {
             stats.device = Some(report.device);
             stats.variant = report.variant;
             stats.texts = report.texts;
+            // On a GPU, a text that was computed again was the CPU's.
+            stats.texts_on_cpu = match report.tier {
+                Tier::Cpu => report.texts,
+                _ => report.degraded,
+            };
+            stats.texts_on_gpu = report.texts.saturating_sub(stats.texts_on_cpu);
             stats.tokens = report.tokens;
             stats.truncated = report.truncated;
             stats.degraded = report.degraded;

@@ -237,7 +237,8 @@ pub(crate) struct StatsCapabilities {
     pub(crate) device: Option<String>,
     /// The kind of its kernels, where a device has several.
     pub(crate) variant: Option<String>,
-    pub(crate) model: String,
+    /// Once it is read.
+    pub(crate) model: Option<String>,
 }
 
 /// What was embedded.

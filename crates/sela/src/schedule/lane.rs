@@ -147,6 +147,10 @@ impl<W: Works> Shared<W> {
         Ok(())
     }
 
+    pub(super) fn see_interactive(&self) {
+        lock(&self.queues).see(Lane::Interactive, Instant::now());
+    }
+
     /// Nobody waits for a request any more.
     pub(super) fn cancel(&self, request: &Request<W::Text>) {
         let mut queues = lock(&self.queues);
@@ -279,7 +283,7 @@ impl<W: Works> Shared<W> {
         for request in late {
             add(&self.counts(request.lane).expired);
         }
-        self.fail(late, |request| request.late());
+        self.fail(late, Request::late);
     }
 
     /// Starts a batch; `None` when nothing is left of it.
@@ -312,7 +316,6 @@ impl<W: Works> Shared<W> {
 
     /// The tokens of what was picked. Texts beyond the budget go back; a request with a text that
     /// has none fails.
-    #[expect(clippy::type_complexity, reason = "owners, texts, and their tokens")]
     fn make_ready(
         &self,
         lane: Lane,

@@ -12,8 +12,10 @@ use super::{Lane, Works};
 const HOLD: Duration = Duration::from_millis(5);
 /// How long after an interactive request more of them are expected.
 const LATELY: Duration = Duration::from_secs(1);
-/// Length of a bulk batch when nobody else is there.
+/// Length of a bulk batch when nobody else is there, and the tokens that it may have however long
+/// they take: below these, threads share the work of a text badly.
 const BULK_ALONE: Duration = Duration::from_millis(100);
+const BULK_TOKENS: usize = 2048;
 /// Length of an interactive batch, and the tokens that it may have however long they take: less
 /// would only cost, as who waits behind it is served later.
 const INTERACTIVE: Duration = Duration::from_millis(20);
@@ -107,7 +109,7 @@ impl<T> Queues<T> {
             Lane::Interactive => pace.tokens_in(INTERACTIVE).max(INTERACTIVE_TOKENS),
             // Batches under way hold the device together.
             Lane::Bulk if self.lately(now) => pace.tokens_in(HOLD / depth as u32).max(1),
-            Lane::Bulk => pace.tokens_in(BULK_ALONE).max(1),
+            Lane::Bulk => pace.tokens_in(BULK_ALONE).max(BULK_TOKENS),
         }
     }
 

@@ -133,7 +133,7 @@ fn statistics(app: &AppState) -> Result<StatsResponse, ApiError> {
             tier: stats.tier.map(|tier| tier.to_string()),
             device: stats.device.clone(),
             variant: stats.variant.clone(),
-            model: app.engine.options().model.clone(),
+            model: app.model().ok().map(|model| model.name.clone()),
         },
         embedder: StatsEmbedder {
             calls: stats.embed_calls + lanes_calls,
