@@ -57,6 +57,8 @@ def embed(model_dir):
     found = [figure("single", times(lambda: run([SHORT], 1)))]
     hundred = texts[:: len(texts) // 100][:100]
     found.append(figure("batch100", times(lambda: run(hundred, 100))))
+    short = [" ".join(text.split()[:9]) for text in hundred]
+    found.append(figure("batch100, nine words each", times(lambda: run(short, 100))))
     bulk = texts[:: len(texts) // 4000][:4000]
     tokens = sum(len(ids) for ids in model.tokenizer(bulk, truncation=True, max_length=256)["input_ids"])
     best = None

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sela::models::{ModelOptions, PullEvent};
-use sela::{Engine, Options};
+use sela::{DeviceChoice, Engine, Options};
 
 use crate::args::Global;
 
@@ -152,14 +152,32 @@ impl App {
         Ok(engine)
     }
 
-    /// Writes what was done to the file of `--stats`, if one is named.
-    pub(crate) fn write_stats(&self) -> Result<()> {
+    /// Says, at most once a command, that there is no GPU where one would have been used. One that
+    /// is there and does not open has been told by the log; a build without kernels never has one.
+    pub(crate) fn note_no_gpu(&self, engine: &Engine) -> Result<()> {
+        let auto = self.options.device == DeviceChoice::Auto;
+        if auto
+            && cfg!(feature = "gpu")
+            && let Some(no) = engine.no_gpu()?.filter(|no| !no.failed)
+        {
+            self.note(&format!("no GPU: everything is done by {}", no.why));
+        }
+        Ok(())
+    }
+
+    /// Writes what was done to the file of `--stats`, if one is named, and why it went no further
+    /// if something failed.
+    pub(crate) fn write_stats(&self, failure: Option<&Failure>) -> Result<()> {
         let Some(path) = &self.global.stats else {
             return Ok(());
         };
         let stats = self.engine.borrow().as_ref().map(Engine::stats);
-        let text = serde_json::to_string_pretty(&stats.unwrap_or_default())
+        let mut stats = serde_json::to_value(stats.unwrap_or_default())
             .map_err(|e| Failure::say(e.to_string()))?;
+        if let Some(failure) = failure {
+            stats["error"] = failure.lines().0.into();
+        }
+        let text = format!("{stats:#}");
         std::fs::write(path, text + "\n").map_err(Failure::file("write", path))
     }
 
@@ -169,6 +187,7 @@ impl App {
         let name = &self.options.model;
         self.pulling(name, |watch| engine.models().find_or_pull(name, watch))?;
         engine.encoder()?;
+        self.note_no_gpu(&engine)?;
         Ok(engine)
     }
 

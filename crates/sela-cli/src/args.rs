@@ -4,7 +4,8 @@ mod server;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use sela::DeviceChoice;
 
 use crate::size;
@@ -26,6 +27,8 @@ Environment:
   SELA_LOG                 what the log tells: a level, or parts with levels
   NO_COLOR                 when set, no colours
 
+An empty one counts as not set.
+
 Data goes to standard output, everything else to standard error.";
 
 /// Turns text into vectors on this machine, keeps them safe and finds the nearest
@@ -36,6 +39,24 @@ pub(crate) struct Cli {
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The command line of this process; one that cannot be read ends it, as `--help` does.
+pub(crate) fn parse() -> Cli {
+    let mut command = Cli::command();
+    for (argument, variable) in [
+        ("home", "SELA_HOME"),
+        ("data", "SELA_DATA"),
+        ("device", "SELA_DEVICE"),
+        ("gpu_cache", "SELA_GPU_CACHE"),
+    ] {
+        // `SELA_DEVICE= sela ...` is how a shell takes a variable back.
+        if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
+            command = command.mut_arg(argument, |argument| argument.env(Resettable::Reset));
+        }
+    }
+    let matches = command.get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// What every command understands.
@@ -96,8 +117,8 @@ pub(crate) struct Global {
     /// Threads to use at most [default: all]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Write what was done and on which device to a file as JSON, once the command has succeeded;
-    /// not for `bench`, whose figures tell
+    /// Write what was done and on which device to a file as JSON, with `error` when the command
+    /// failed; not for `bench`, whose figures tell, and not when interrupted
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) stats: Option<PathBuf>,
     /// Say more about what is done; twice for even more

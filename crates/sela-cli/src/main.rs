@@ -14,13 +14,11 @@ mod table;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use app::{App, Failure, Outcome};
-use args::{Cli, Command, LogFormat};
+use args::{Command, LogFormat};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = args::parse();
     let serves = matches!(cli.command, Command::Serve(_));
     // A server's settings say how it writes its log.
     let logs = match serves {
@@ -29,9 +27,11 @@ fn main() -> ExitCode {
     };
     let opened = logs.and_then(|()| App::new(cli.global, serves));
     let ended = opened.and_then(|app| {
-        let outcome = commands::run(&app, cli.command)?;
-        app.write_stats()?;
-        Ok(outcome)
+        let ended = commands::run(&app, cli.command);
+        let failure = ended.as_ref().err();
+        let told = app.write_stats(failure.filter(|f| !matches!(f, Failure::BrokenPipe)));
+        // What failed first is what is told.
+        ended.and_then(|outcome| told.map(|()| outcome))
     });
     match ended {
         Ok(outcome) => ExitCode::from(outcome as u8),

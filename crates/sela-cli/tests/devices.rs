@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Sela;
+use common::{Sela, program};
 use serde_json::Value;
 
 /// A home with a collection `rows`, large enough to be worth a GPU's while.
@@ -68,7 +68,10 @@ fn a_gpu_that_is_not_there_is_an_error_where_one_is_needed() {
         );
         assert!(stderr.contains("\nhint: "), "{stderr}");
         for gpu in &there {
-            assert!(stderr.contains(gpu["name"].as_str().unwrap()), "{stderr}");
+            assert!(
+                stderr.contains(gpu["device_name"].as_str().unwrap()),
+                "{stderr}"
+            );
         }
         if cfg!(not(feature = "gpu")) {
             assert!(stderr.contains("this build has no GPU kernels"), "{stderr}");
@@ -114,13 +117,75 @@ fn auto_takes_no_software_adapter_and_says_where_it_searched() {
 }
 
 #[test]
+fn without_a_gpu_of_its_own_a_machine_is_told_so_once() {
+    let sela = with_rows();
+    if !gpus(&sela).iter().all(is_software) {
+        println!("skipped: this machine has a GPU");
+        return;
+    }
+    let told = |arguments: &[&str]| {
+        let output = sela.run(&[arguments, &SEARCH[..]].concat());
+        assert!(output.status.success());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        stderr
+            .matches("no GPU: everything is done by the CPU")
+            .count()
+    };
+    // A build without kernels never has one: nothing to tell.
+    assert_eq!(told(&[]), usize::from(cfg!(feature = "gpu")));
+    assert_eq!(told(&["--quiet"]), 0);
+    assert_eq!(told(&["--device", "cpu"]), 0, "it was asked for");
+}
+
+#[test]
+fn an_empty_variable_counts_as_not_set() {
+    let sela = with_rows();
+    let mut command = program();
+    for name in ["SELA_HOME", "SELA_DATA", "SELA_DEVICE", "SELA_GPU_CACHE"] {
+        command.env(name, "");
+    }
+    // Its default home is not asked for anything here.
+    let output = command
+        .arg("--home")
+        .arg(sela.home.path())
+        .args(SEARCH)
+        .current_dir(sela.home.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 10);
+}
+
+#[test]
+fn figures_are_written_when_a_command_fails_too() {
+    let sela = with_rows();
+    let told = sela.path("stats.json");
+    let run = |collection: &str| {
+        let arguments = ["--quiet", "--stats", told.to_str().unwrap(), "search", "-c"];
+        sela.run(&[&arguments[..], &[collection, "--vector", "rows.npy"]].concat());
+        let text = std::fs::read_to_string(&told).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let failed = run("rowz");
+    let error = failed["error"].as_str().unwrap();
+    assert!(error.contains("rowz"), "{failed}");
+    assert_eq!(failed["queries"], 0);
+    let done = run("rows");
+    assert_eq!(
+        (&done["error"], &done["queries"]),
+        (&Value::Null, &1.into())
+    );
+}
+
+#[test]
 fn the_doctor_tells_of_every_gpu_or_once_that_there_is_none() {
     let sela = Sela::new();
     let there = gpus(&sela);
     let text = sela.ok(&["doctor"]);
     for (number, gpu) in there.iter().enumerate() {
         assert_eq!(gpu["device"], format!("gpu:{number}"));
-        let name = gpu["name"].as_str().unwrap();
+        let name = gpu["device_name"].as_str().unwrap();
         assert!(text.contains(&format!("GPU {number}: {name}\n")), "{text}");
     }
     let none = match cfg!(feature = "gpu") {
@@ -173,7 +238,8 @@ fn a_gpu_asked_for_by_number_gives_the_cpus_answers_and_shows_that_it_did() {
     let explained = search(device, &["--explain"]);
     let last: Value = serde_json::from_str(explained.lines().last().unwrap()).unwrap();
     let searches = &last["explained"]["searches"];
-    assert_eq!(searches["device"], gpu["name"]);
+    assert_eq!(searches["device"], device);
+    assert_eq!(searches["device_name"], gpu["device_name"]);
     let counts = ["on_gpu", "gpu_queries", "gpu_left", "on_cpu"].map(|name| &searches[name]);
     assert_eq!(counts, [1, 1, 0, 0], "{last}");
 
@@ -240,8 +306,8 @@ fn a_bench_measures_devices_side_by_side() {
     assert_eq!(devices(&report), ["cpu", "cpu", device, device]);
     let used = &report["machine"]["devices"][1];
     assert_eq!(
-        (&used["gpu"], &used["driver"]),
-        (&gpu["name"], &gpu["driver"])
+        (&used["device_name"], &used["driver"]),
+        (&gpu["device_name"], &gpu["driver"])
     );
     let speedups = report["speedups"].as_array().unwrap();
     assert_eq!(speedups.len(), 2);

@@ -221,9 +221,10 @@ fn a_killed_server_has_everything_that_it_acknowledged() {
         let server = Server::start(&sela, &[]);
         key = server.key.clone().unwrap_or(key);
         let goal = stored.load(Ordering::SeqCst) + 20 * round;
+        let address = server.address.as_str();
         let found: Vec<Vec<u64>> = std::thread::scope(|scope| {
             let write = || {
-                let (mut client, mut mine) = (server.connect(), Vec::new());
+                let (mut client, mut mine) = (Client::new(address), Vec::new());
                 loop {
                     let id = next.fetch_add(1, Ordering::SeqCst);
                     match client.store(&key, id) {
@@ -262,9 +263,10 @@ fn a_server_that_drains_finishes_what_it_has_begun() {
     let server = Server::start(&sela, &[]);
     let key = server.key.clone().unwrap();
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let address = &server.address;
     let acknowledged: Vec<u64> = std::thread::scope(|scope| {
         let write = || {
-            let (mut client, mut mine) = (server.connect(), Vec::new());
+            let (mut client, mut mine) = (Client::new(address), Vec::new());
             loop {
                 let id = next.fetch_add(1, Ordering::SeqCst);
                 match client.store(&key, id) {
@@ -338,7 +340,7 @@ fn slow_and_silent_clients_are_shown_out() {
     let mut long = server.connect();
     let head = format!(
         "GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n",
-        "y".repeat(100_000)
+        "y".repeat(300_000)
     );
     // The server may have ended the connection before it has heard all.
     let _ = long.stream.get_mut().write_all(head.as_bytes());

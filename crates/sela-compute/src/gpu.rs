@@ -16,6 +16,7 @@ pub mod metal;
 pub mod residency;
 pub mod scan;
 mod submit;
+mod template;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,10 @@
 mod gpu_scan_support;
 mod scan_support;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use gpu_scan_support::*;
 use scan_support::*;
@@ -207,6 +210,75 @@ fn chunks_are_asked_for_once() {
         (1..150).contains(&touched),
         "{touched} chunks of candidates"
     );
+}
+
+/// While rows are read, which lasts where they come from a disk, others can ask for figures.
+#[test]
+fn figures_are_told_while_rows_are_read() {
+    struct Slow(Held, Sender<()>, Mutex<Receiver<()>>);
+    impl Rows for Slow {
+        fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+            self.1.send(())?;
+            let told = self.2.lock().expect("one reader");
+            told.recv_timeout(Duration::from_secs(20))?;
+            self.0.chunk(chunk)
+        }
+    }
+    let Some(scan) = scan(64 << 20) else { return };
+    let mut dice = Dice(16);
+    let rows = 1_000;
+    let held = Held::new(&dice.numbers(rows * DIM), DIM, Record::F16, 0).with_chunks(rows);
+    let vectors = dice.numbers(DIM);
+    let (reading, is_reading) = channel();
+    let (tell, told) = channel();
+    let slow = Slow(held.clone(), reading, Mutex::new(told));
+    let page = Some(PageId { owner: 2, page: 0 });
+    let found = std::thread::scope(|scope| {
+        let search = scope.spawn(|| {
+            let mut scanning = scan.begin(queries(&vectors)).unwrap();
+            let rows = Block {
+                rows: &slow,
+                page,
+                ..held.block(Record::F16)
+            };
+            scanning.scan(rows).unwrap();
+            scanning.submit()
+        });
+        let mut asked = 0;
+        while !search.is_finished() {
+            if is_reading.recv_timeout(Duration::from_millis(20)).is_err() {
+                continue;
+            }
+            asked += 1;
+            let pages = scan.stats().pages;
+            assert_eq!((pages.misses, pages.hits), (1, 0));
+            let weight = scan.weigh([held.block(Record::F16)].into_iter(), DIM);
+            assert_eq!(weight.resident_bytes, 0);
+            tell.send(()).unwrap();
+        }
+        assert!(asked > 0, "rows were read");
+        search.join().unwrap().unwrap()
+    });
+    let expected = search(&*cpu(), &[held], Record::F16, queries(&vectors)).unwrap();
+    assert_same(&found, &expected, 10, "a search whose rows came slowly");
+}
+
+/// Copies of what is gone make room at once, and others stay.
+#[test]
+fn what_is_gone_is_forgotten() {
+    let Some(scan) = scan(64 << 20) else { return };
+    let all = blocks(4, 17);
+    let vectors = Dice(18).numbers(DIM);
+    assert_cpus(&scan, &all, &vectors);
+    let before = scan.stats().pages.resident_bytes;
+    let gone = all[1].page.expect("a name");
+    scan.forget(gone.owner);
+    let pages = scan.stats().pages;
+    assert_eq!(pages.resident_bytes, before / 4 * 3);
+    assert_eq!(pages.page_outs, 0, "nothing had to go for others");
+    assert_cpus(&scan, &all, &vectors);
+    let pages = scan.stats().pages;
+    assert_eq!((pages.hits, pages.page_ins), (3, 5));
 }
 
 /// A chunk that cannot be read fails the search by its name, and nothing of its unit is kept.

@@ -42,7 +42,7 @@ fn shaders() -> Vec<Shader> {
     let assembled = encode::shaders()
         .unwrap()
         .into_iter()
-        .chain(scan::shaders());
+        .chain(scan::shaders().expect("texts in order"));
     let assembled = assembled.map(|shader| Shader {
         name: shader.name,
         wgsl: shader.source,

@@ -143,8 +143,10 @@ impl fmt::Display for Space {
 pub struct Report {
     /// The path through the code.
     pub tier: Tier,
-    /// Name of the device.
+    /// The device: `cpu` or `gpu:N`.
     pub device: String,
+    /// The GPU's name; nothing for the CPU.
+    pub device_name: Option<String>,
     /// Kind of the kernels, where a device has several.
     pub variant: Option<String>,
     /// Instruction set of the CPU's kernels.

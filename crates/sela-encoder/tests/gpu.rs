@@ -76,7 +76,8 @@ fn a_gpu_gives_the_cpus_vectors() {
         assert_alike(&found, &expected, &format!("{dtype:?}"));
         let report = encoder.report();
         assert_ne!(report.tier, Tier::Cpu);
-        assert_eq!(report.device, gpu.facts().name);
+        assert_eq!(report.device, format!("gpu:{}", gpu.facts().index));
+        assert_eq!(report.device_name.as_ref(), Some(&gpu.facts().name));
         assert!(report.variant.is_some() && report.fallbacks == 0);
         assert!(found.info.iter().all(|info| !info.degraded));
         assert_eq!(found.info, expected.info);

@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sela_compute::CpuScan;
 use sela_compute::gpu::Gpu;
 use sela_compute::gpu::scan::{GpuScan, GpuScanOptions, Request, Route, Variant, route};
 use sela_compute::scan::{Block, Queries};
+use sela_compute::{CpuScan, DeviceChoice};
 
-use crate::search::{Decision, Pages, RouteChoice, SearcherStats};
+use crate::search::{Decision, Pages, RouteChoice, SearchStats};
 
 /// Failures in a row after which a GPU is left alone.
 const FAILURES_MAX: u32 = 3;
@@ -22,7 +22,6 @@ pub(crate) struct Device {
     /// Failures since it last worked.
     in_a_row: AtomicU32,
     off: AtomicBool,
-    on_gpu: AtomicU64,
     fallbacks: AtomicU64,
     /// Causes that the log has told of.
     told: Mutex<HashSet<String>>,
@@ -58,7 +57,6 @@ impl Device {
             cache_bytes,
             in_a_row: AtomicU32::new(0),
             off: AtomicBool::new(false),
-            on_gpu: AtomicU64::new(0),
             fallbacks: AtomicU64::new(0),
             told: Mutex::default(),
             last_fallback: Mutex::default(),
@@ -103,10 +101,9 @@ impl Device {
         on(to == Route::Gpu, reason)
     }
 
-    /// A search that the GPU has answered.
+    /// A search that the GPU has not failed.
     pub(crate) fn worked(&self) {
         self.in_a_row.store(0, Ordering::Relaxed);
-        self.on_gpu.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A search that the GPU has failed; the CPU does it.
@@ -127,11 +124,14 @@ impl Device {
     }
 
     /// Adds what the GPU has done.
-    pub(crate) fn add_to(&self, stats: &mut SearcherStats) {
+    pub(crate) fn add_to(&self, stats: &mut SearchStats) {
         let scan = self.scan.stats();
-        stats.device = Some(self.scan.gpu().facts().name.clone());
+        let facts = self.scan.gpu().facts();
+        stats.device = Some(DeviceChoice::Number(facts.index).to_string());
+        stats.device_name = Some(facts.name.clone());
         stats.variant = Some(self.scan.variant().to_string());
-        stats.on_gpu = self.on_gpu.load(Ordering::Relaxed);
+        stats.on_gpu = scan.searches;
+        stats.on_cpu += scan.searches_left;
         stats.fallbacks += self.fallbacks.load(Ordering::Relaxed);
         if let Some(cause) = lock(&self.last_fallback).clone() {
             stats.last_fallback = Some(cause);

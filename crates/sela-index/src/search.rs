@@ -1,5 +1,6 @@
 //! The searcher.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use sela_compute::gpu::Gpu;
 pub use sela_compute::scan::{DIM_MAX, K_MAX, NORM_MAX};
 use sela_compute::scan::{FOUND_MAX, Found, Metric, Queries, Scan, Scanning};
 use sela_compute::{CpuScan, Isa, scan_self_test};
+use serde::Serialize;
 
 #[cfg(feature = "gpu")]
 use crate::device::Device;
@@ -71,49 +73,62 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// What a searcher has done so far.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// As people and files get to read it: `gpu: ...`, `cpu: ...`.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let on = if self.gpu { "gpu" } else { "cpu" };
+        write!(f, "{on}: {}", self.reason)
+    }
+}
+
+/// Searches by device, and what the GPU holds of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct SearcherStats {
-    /// The GPU, if one is ready.
+pub struct SearchStats {
+    /// The GPU, `gpu:N`, if searches may be done by one.
     pub device: Option<String>,
-    /// Its kernels.
+    /// Its name.
+    pub device_name: Option<String>,
+    /// The kind of its kernels.
     pub variant: Option<String>,
-    /// Searches answered by way of the GPU.
+    /// Searches in which the GPU found the candidates of at least one query. Scoring them is always
+    /// the CPU's.
     pub on_gpu: u64,
-    /// Searches that went to the CPU, those the GPU has failed among them.
+    /// Queries that the GPU found the candidates of.
+    pub gpu_queries: u64,
+    /// Queries that were given to the GPU and left to the CPU: too many rows, or too few, are near to
+    /// them, `k` is large, or numbers are extreme.
+    pub gpu_left: u64,
+    /// Searches that the CPU did: those that went to it, those that the GPU failed, and those that
+    /// went to the GPU and were left to the CPU whole.
     pub on_cpu: u64,
-    /// Times that the GPU has failed: searches, and a GPU that could not be made ready.
+    /// Times that the GPU failed: searches, and kernels that could not be made ready.
     pub fallbacks: u64,
     /// Why it did so last.
     pub last_fallback: Option<String>,
-    /// Queries that the GPU has found the candidates of.
-    pub gpu_queries: u64,
-    /// Queries given to the GPU that were left to the CPU: too many rows near to them, `k` or
-    /// vectors beyond what its kernels do, extreme numbers.
-    pub gpu_left: u64,
+    /// Where the last search went, and why there: `gpu: ...`, `cpu: ...`.
+    pub last: Option<String>,
     /// Copies of rows in the GPU's memory.
     pub pages: Pages,
-    /// Where the last search went.
-    pub last: Option<Decision>,
 }
 
 /// Copies of rows in the GPU's memory, in portions of some MiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Pages {
-    /// Portions that a search found there.
+    /// Portions that a search needed and found there.
     pub hits: u64,
-    /// Portions that it did not find there.
+    /// Portions that a search needed and did not find there.
     pub misses: u64,
-    /// Portions brought in to stay.
+    /// Portions brought there to stay.
     pub page_ins: u64,
-    /// Portions that had to go.
+    /// Portions given up for others.
     pub page_outs: u64,
-    /// Portions that passed through.
+    /// Portions that passed through and did not stay.
     pub streamed: u64,
     /// Bytes there now.
     pub bytes: u64,
-    /// Most bytes that may be taken.
+    /// Most bytes that may be there.
     pub budget: u64,
 }
 
@@ -201,13 +216,23 @@ impl Searcher {
         self
     }
 
+    /// Gives up copies that a device holds of a part of that identity: it will not be searched again.
+    pub fn forget(&self, identity: u64) {
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            device.scan().forget(identity);
+        }
+        #[cfg(not(feature = "gpu"))]
+        let _ = identity;
+    }
+
     /// What was done so far.
-    pub fn stats(&self) -> SearcherStats {
+    pub fn stats(&self) -> SearchStats {
         #[cfg_attr(
             not(feature = "gpu"),
             expect(unused_mut, reason = "only a GPU adds to them")
         )]
-        let mut stats = SearcherStats {
+        let mut stats = SearchStats {
             on_cpu: self.on_cpu.load(Ordering::Relaxed),
             fallbacks: u64::from(self.no_device.is_some()),
             last_fallback: self.no_device.clone(),
@@ -215,8 +240,9 @@ impl Searcher {
                 .last
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
-            ..SearcherStats::default()
+                .as_ref()
+                .map(Decision::to_string),
+            ..SearchStats::default()
         };
         #[cfg(feature = "gpu")]
         if let Some(device) = &self.device {

@@ -173,6 +173,9 @@ fn parts_filters_and_large_requests() {
     }
     let stats = gpu.stats();
     assert!(stats.gpu_left > 0 && stats.gpu_queries > 0, "{stats:?}");
+    // What asks for more than the GPU finds was given to it and done by the CPU, whole; so was what
+    // a filter lets nothing through of.
+    assert_eq!((stats.on_gpu, stats.on_cpu), (12, 15), "{stats:?}");
 }
 
 /// Failures of the device cost no search: each is counted, and a device that is lost or fails
@@ -269,9 +272,10 @@ fn a_search_is_routed_with_a_reason() {
     let stats = auto.stats();
     assert_eq!(
         (stats.on_gpu, stats.on_cpu, stats.last),
-        (0, 1, Some(decision))
+        (0, 1, Some(decision.to_string()))
     );
-    assert_eq!(stats.device.as_deref(), Some(gpu.facts().name.as_str()));
+    assert_eq!(stats.device, Some(format!("gpu:{}", gpu.facts().index)));
+    assert_eq!(stats.device_name.as_ref(), Some(&gpu.facts().name));
     let never = searcher(Some(gpu), RouteChoice::Cpu);
     never.search(&source, &vectors, options).unwrap();
     assert_eq!((never.stats().device, never.stats().on_cpu), (None, 1));

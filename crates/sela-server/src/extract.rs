@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -125,28 +125,88 @@ pub(crate) async fn read(
     if told.is_some_and(|told| told > limit) {
         return Err(over());
     }
-    // Room is taken before the first byte comes: for all that it may become, if it does not say.
-    let most = told.unwrap_or(limit);
-    let room = match most > SMALL {
-        true => Some(room(app, most)?),
-        false => None,
-    };
+    let time = Duration::from_millis(app.settings.limits.body_ms);
+    let mut taken = Taken::new(app, told)?;
     let body = Limited::new(
         request.into_body(),
         usize::try_from(limit).unwrap_or(usize::MAX),
     );
-    let time = Duration::from_millis(app.settings.limits.body_ms);
-    let read = tokio::time::timeout(time, body.collect()).await;
-    let Ok(read) = read else {
-        return Err(slow(app));
-    };
+    let read = tokio::time::timeout(time, taken.all_of(body)).await;
     match read {
-        Ok(body) => Ok(Whole {
-            bytes: body.to_bytes(),
-            _room: room,
+        Err(_) => Err(slow(app)),
+        Ok(Err(Broken::Over)) => Err(over()),
+        Ok(Err(Broken::Error(error))) => Err(error),
+        Ok(Ok(())) => Ok(Whole {
+            bytes: taken.bytes.into(),
+            _room: taken.room,
         }),
-        Err(error) if error.is::<LengthLimitError>() => Err(over()),
-        Err(error) => Err(unreadable(&*error)),
+    }
+}
+
+/// What has come of a body, and its room among all others.
+struct Taken<'a> {
+    app: &'a AppState,
+    bytes: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+    /// Bytes that there is room for.
+    reserved: u64,
+}
+
+/// Why a body did not come whole.
+enum Broken {
+    /// It is over its limit.
+    Over,
+    /// Something else.
+    Error(ApiError),
+}
+
+impl<'a> Taken<'a> {
+    /// Room for a body that tells its length is taken before the first byte comes.
+    fn new(app: &'a AppState, told: Option<u64>) -> Result<Self, ApiError> {
+        let mut taken = Self {
+            app,
+            bytes: Vec::new(),
+            room: None,
+            reserved: SMALL,
+        };
+        if let Some(told) = told {
+            taken.reserve(told)?;
+            // A length that is only told makes nobody set memory aside beyond a small body.
+            taken.bytes.reserve(told.min(SMALL) as usize);
+        }
+        Ok(taken)
+    }
+
+    fn reserve(&mut self, bytes: u64) -> Result<(), ApiError> {
+        if bytes > self.reserved {
+            let more = room(self.app, bytes - self.reserved)?;
+            match &mut self.room {
+                Some(room) => room.merge(more),
+                empty => *empty = Some(more),
+            }
+            self.reserved = bytes;
+        }
+        Ok(())
+    }
+
+    async fn all_of(&mut self, mut body: Limited<Body>) -> Result<(), Broken> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+                true => Broken::Over,
+                false => Broken::Error(unreadable(&*error)),
+            })?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let bytes = (self.bytes.len() + data.len()) as u64;
+            if bytes > self.reserved {
+                // In steps, so that not every frame asks.
+                let step = self.reserved.max(bytes).next_multiple_of(LARGE as u64);
+                self.reserve(step).map_err(Broken::Error)?;
+            }
+            self.bytes.extend_from_slice(&data);
+        }
+        Ok(())
     }
 }
 

@@ -9,7 +9,6 @@ mod audit;
 mod auth;
 mod bench;
 pub mod config;
-mod database;
 mod docs;
 mod dto;
 mod error;

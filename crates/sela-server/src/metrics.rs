@@ -143,6 +143,6 @@ fn server(app: &AppState, page: &mut Page) {
     page.gauge(
         "sela_database_rows",
         "Rows of the database that /load_database has loaded",
-        app.database().map_or(0, |database| database.rows()) as f64,
+        app.database().map_or(0, |database| database.len()) as f64,
     );
 }

@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use sela::{Collection, CollectionOptions, Engine};
+use sela::{Collection, CollectionOptions, Database, Engine};
 use tokio::sync::Semaphore;
 
 use crate::audit::{AUDIT_FILE, Audit};
 use crate::bench::Bench;
 use crate::config::{ConfigError, Settings};
-use crate::database::Database;
 use crate::error::ApiError;
 use crate::jwt::Jwt;
 use crate::keys::{KeyFile, Keys};
@@ -44,7 +43,7 @@ pub struct Inner {
     /// Collections that were asked for: they stay open, as opening one for each request would cost.
     open: Mutex<HashMap<String, Collection>>,
     /// What `/load_database` has loaded.
-    pub(crate) database: RwLock<Option<Arc<Database>>>,
+    pub(crate) database: RwLock<Option<Database>>,
     /// The measurement or check under way.
     pub(crate) bench: Bench,
     backends: Mutex<Option<(Instant, Arc<Backends>)>>,

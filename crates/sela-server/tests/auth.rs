@@ -350,7 +350,7 @@ fn tokens_by_public_keys_and_no_confusion_of_algorithms() {
     let curve = &signature::ECDSA_P256_SHA256_FIXED_SIGNING;
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(curve, &random).unwrap();
     let ec = EcdsaKeyPair::from_pkcs8(curve, pkcs8.as_ref(), &random).unwrap();
-    let rsa_key = RsaKeyPair::from_pkcs8(include_bytes!("data/rsa.pk8")).unwrap();
+    let rsa_key = RsaKeyPair::from_der(include_bytes!("data/rsa.der")).unwrap();
     let rsa_public = rsa::PublicKeyComponents::<Vec<u8>>::from(rsa_key.public());
     let point = ec.public_key().as_ref().to_vec();
     let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);

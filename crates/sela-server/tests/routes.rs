@@ -142,7 +142,7 @@ fn databases_come_as_numpy_files_too() {
         let server = Server::new();
         let mut file = b"\x93NUMPY\x01\x00".to_vec();
         let mut head = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 32), }".to_owned();
-        while (10 + head.len() + 1) % 64 != 0 {
+        while !(10 + head.len() + 1).is_multiple_of(64) {
             head.push(' ');
         }
         head.push('\n');
@@ -240,6 +240,13 @@ fn values_out_of_range_are_refused_by_field() {
             let told = error["field"].as_str().unwrap_or_default();
             assert!(told.starts_with(field), "{route} {body}: {error}");
         }
+    });
+}
+
+#[test]
+fn embeddings_that_are_not_there_are_told_apart_from_no_ids() {
+    run(async {
+        let server = Server::new();
         server
             .get(&metal("retrieve_embedding/5"))
             .await
@@ -391,6 +398,27 @@ fn openai_embeddings_are_as_its_clients_read_them() {
             serde_json::from_value(short["data"][0]["embedding"].clone()).unwrap();
         let length: f64 = short.iter().map(|x| x * x).sum();
         assert!(short.len() == 8 && (length - 1.0).abs() < 1e-5, "{short:?}");
+        let models = server.get("/v1/models").await.is(200);
+        let ids: Vec<_> = models["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| &m["id"])
+            .collect();
+        assert_eq!(ids, [model::NAME, alias]);
+        assert_eq!(
+            server.get("/v1/models/tiny").await.is(200)["object"],
+            "model"
+        );
+        server.get("/v1/models/other").await.is(404);
+    });
+}
+
+#[test]
+fn openai_clients_are_told_what_is_wrong_in_their_shape() {
+    run(async {
+        let server = Server::new();
+        let ask = |body: Value| server.ask("POST", "/v1/embeddings", Some(body));
         for (body, status, param) in [
             (json!({"input": "a", "model": "gpt-9"}), 404, "model"),
             (json!({"input": [], "model": "tiny"}), 400, "input"),
@@ -419,19 +447,6 @@ fn openai_embeddings_are_as_its_clients_read_them() {
         let tokens = ask(json!({"input": [[1]], "model": "tiny"})).await.is(400);
         let said = tokens["error"]["message"].as_str().unwrap();
         assert!(said.contains("check_embedding_ctx_length=False"), "{said}");
-        let models = server.get("/v1/models").await.is(200);
-        let ids: Vec<_> = models["data"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|m| &m["id"])
-            .collect();
-        assert_eq!(ids, [model::NAME, alias]);
-        assert_eq!(
-            server.get("/v1/models/tiny").await.is(200)["object"],
-            "model"
-        );
-        server.get("/v1/models/other").await.is(404);
     });
 }
 
@@ -472,13 +487,6 @@ fn documents_are_stored_searched_and_deleted() {
             found["hits"][0]["vector"].as_array().unwrap().len(),
             model::DIM
         );
-        let bad = json!({"query": "a", "filter": {"like": 3}});
-        server.post(&search, bad).await.fails(400, "filter_refused");
-        let hybrid = json!({"query": "a", "mode": "hybrid"});
-        server
-            .post(&search, hybrid)
-            .await
-            .fails(400, "not_supported");
         let page = server.get(&format!("{path}?limit=2")).await.is(200);
         let next = &page["next"];
         let rest = server
@@ -509,6 +517,21 @@ fn documents_are_stored_searched_and_deleted() {
             .await
             .is(200);
         assert_eq!(gone["deleted"], 1);
+    });
+}
+
+#[test]
+fn documents_and_collections_that_cannot_be_are_refused() {
+    run(async {
+        let server = Server::new();
+        let search = "/v1/collections/notes/documents/search";
+        let bad = json!({"query": "a", "filter": {"like": 3}});
+        server.post(search, bad).await.fails(400, "filter_refused");
+        let hybrid = json!({"query": "a", "mode": "hybrid"});
+        server
+            .post(search, hybrid)
+            .await
+            .fails(400, "not_supported");
         for bad in [
             "..%2F..%2Fetc",
             ".hidden",

@@ -29,10 +29,13 @@ mod map;
 
 mod bits;
 mod bulk;
+mod by_id;
 mod catalog;
 mod collection;
 pub mod disk;
+mod edit;
 mod error;
+mod field;
 mod filter;
 mod fresh;
 mod id;
@@ -51,9 +54,12 @@ mod view;
 mod write;
 
 pub use bulk::Bulk;
+pub use by_id::IdPage;
 pub use collection::Collection;
+pub use edit::{Edit, Edited, Which};
 pub use error::{Cause, Damage, DamagePlace, Error, Result, VectorFault};
-pub use filter::{Bounds, Filter, FilterError};
+pub use field::{FieldPath, FieldPathError, keep_fields, leave_fields};
+pub use filter::{Bounds, Filter, FilterError, Test, Words};
 pub use id::{Id, IdError};
 pub use model::{
     Fields, Info, Maintained, Op, Options, Page, Payload, Place, Record, Report, Row, Schema,

@@ -19,6 +19,10 @@ pub const TEXT_BYTES_MAX: usize = 4 << 20;
 pub const BATCH_OPS_MAX: usize = 100_000;
 /// Most bytes (vectors, ids, payloads and texts together) in one batch.
 pub const BATCH_BYTES_MAX: usize = 512 << 20;
+/// Most bytes of rows that [`crate::Collection::edit`] changes in one step.
+pub const EDIT_BYTES_MAX: usize = 128 << 20;
+/// Most rows that [`crate::Collection::edit`] deletes in one step.
+pub const DELETE_ROWS_MAX: usize = 4 << 20;
 /// Largest squared length of a vector: scores of two such vectors stay finite in `f32`.
 pub const NORM_SQUARED_MAX: f64 = 5e37;
 /// Most rows in one segment.
@@ -35,6 +39,8 @@ pub const FILTER_NODES_MAX: usize = 256;
 pub const FILTER_VALUES_MAX: usize = 100_000;
 /// Deepest nesting of `and`, `or` and `not` in a filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
+/// Most steps (names, `[]` and `[n]`) of a [`crate::FieldPath`].
+pub const FIELD_STEPS_MAX: usize = 64;
 /// Most rows a page of [`crate::Collection::scroll`] holds, and most ids of one `get`.
 pub const PAGE_ROWS_MAX: usize = 100_000;
 /// Most bytes of a schema, written as JSON.

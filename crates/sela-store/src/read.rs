@@ -69,7 +69,7 @@ impl Collection {
         }
     }
 
-    fn read_row(
+    pub(crate) fn read_row(
         &self,
         catalog: Option<&Catalog>,
         view: &View,
@@ -94,7 +94,7 @@ impl Collection {
     }
 
     /// The document of a row, as far as it is wanted.
-    fn read_doc(
+    pub(crate) fn read_doc(
         &self,
         catalog: &Catalog,
         view: &View,
@@ -197,7 +197,13 @@ impl Collection {
         let mut marks: Vec<Marks<'_>> = leaves
             .into_iter()
             .map(|leaf| {
-                let empty = |part: &Part| vec![0; part.live().len()];
+                // What holds where there is no payload is cleared where there is one.
+                let word = if leaf.leaf_matches_nothing() {
+                    u64::MAX
+                } else {
+                    0
+                };
+                let empty = |part: &Part| vec![word; part.live().len()];
                 (leaf, view.parts().iter().map(empty).collect())
             })
             .collect();
@@ -248,8 +254,11 @@ impl Collection {
                 }
                 if let Some(payload) = &doc.payload {
                     for (leaf, words) in marks.iter_mut() {
-                        if leaf.leaf_matches(payload) {
-                            bits::set(&mut words[place.part as usize], place.row);
+                        let words = &mut words[place.part as usize];
+                        match leaf {
+                            Filter::HasId(_) => {}
+                            leaf if leaf.leaf_matches(payload) => bits::set(words, place.row),
+                            _ => drop(bits::clear(words, place.row)),
                         }
                     }
                 }
@@ -274,6 +283,9 @@ fn collect_leaves<'a>(filter: &'a Filter, leaves: &mut Vec<&'a Filter>) {
             filters
                 .iter()
                 .for_each(|filter| collect_leaves(filter, leaves));
+        }
+        Filter::AtLeast { of, .. } => {
+            of.iter().for_each(|filter| collect_leaves(filter, leaves));
         }
         Filter::Not(filter) => collect_leaves(filter, leaves),
         leaf => leaves.push(leaf),
@@ -342,6 +354,22 @@ fn combine(filter: &Filter, view: &View, marks: &[Marks<'_>], leaf: &mut usize) 
             let mut held = combine(filter, view, marks, leaf);
             held.iter_mut().flatten().for_each(|word| *word = !*word);
             held
+        }
+        Filter::AtLeast { count, of } => {
+            // Where at least none, one, two, ... of those seen so far hold.
+            let count = (*count).min(of.len() + 1);
+            let mut held = vec![all(0); count + 1];
+            held[0] = all(u64::MAX);
+            for filter in of {
+                let met = combine(filter, view, marks, leaf);
+                for more in (1..=count).rev() {
+                    let (below, at) = held.split_at_mut(more);
+                    let mut joined = below[more - 1].clone();
+                    join(&mut joined, &met, |a, b| a & b);
+                    join(&mut at[0], &joined, |a, b| a | b);
+                }
+            }
+            held.swap_remove(count)
         }
         _ => {
             *leaf += 1;

@@ -26,8 +26,18 @@ pub(crate) struct Job {
     result: Mutex<Option<Result<Written>>>,
 }
 
+impl Job {
+    pub(crate) fn new(changes: Vec<Change>, weight: u64) -> Self {
+        Self {
+            changes,
+            weight,
+            result: Mutex::default(),
+        }
+    }
+}
+
 #[derive(Debug)]
-enum Change {
+pub(crate) enum Change {
     Upsert(Ready),
     Delete(Id),
 }
@@ -42,6 +52,11 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// The bytes it takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.record.len() + self.doc.weight() + self.id.weight()
+    }
+
     /// Checks a row against the schema and the limits.
     pub(crate) fn new(
         schema: &Schema,
@@ -157,7 +172,7 @@ impl Collection {
                 Op::Upsert(row) => {
                     let (payload, text) = (row.payload.as_ref(), row.text.as_deref());
                     let ready = Ready::new(&self.schema, &row.id, &row.vector, payload, text)?;
-                    weight += ready.record.len() + ready.doc.weight() + ready.id.weight();
+                    weight += ready.weight();
                     Change::Upsert(ready)
                 }
                 Op::Delete(id) => {
@@ -174,11 +189,7 @@ impl Collection {
                 ));
             }
         }
-        Ok(Job {
-            changes,
-            weight: weight as u64,
-            result: Mutex::default(),
-        })
+        Ok(Job::new(changes, weight as u64))
     }
 
     /// Commits all jobs in one transaction; should that fail, each in its own, so that a bad one
@@ -201,7 +212,11 @@ impl Collection {
         }
     }
 
-    fn commit_together(&self, writer: &mut Writer, jobs: &[Arc<Job>]) -> Result<Vec<Written>> {
+    pub(crate) fn commit_together(
+        &self,
+        writer: &mut Writer,
+        jobs: &[Arc<Job>],
+    ) -> Result<Vec<Written>> {
         self.check_poison()?;
         let stage = self.stage(jobs)?;
         let picture = Arc::clone(&self.shown().picture);

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use common::{DIM, Fixture};
 use proptest::prelude::*;
 use sela_store::{
-    Bounds, Collection, Fields, Filter, Id, Op, Options, Payload, Record, Row, Schema,
+    Bounds, Collection, Edit, Fields, Filter, Id, Op, Options, Payload, Record, Row, Schema, Test,
+    Which,
 };
 use serde_json::{Value, json};
 
@@ -15,6 +16,8 @@ use serde_json::{Value, json};
 enum Step {
     Write(Vec<Op>),
     Bulk(Vec<Row>),
+    Edit(Which, Edit),
+    Vectors(Vec<(Id, Vec<f32>)>),
     Seal,
     Compact,
     Reopen,
@@ -54,9 +57,42 @@ fn payloads() -> impl Strategy<Value = Option<Payload>> {
     prop::option::of(object.prop_map(|map| map.into_iter().collect()))
 }
 
+fn edits() -> impl Strategy<Value = Edit> {
+    let values = prop::collection::btree_map(
+        prop_oneof![Just("x".to_owned()), Just("y".to_owned())],
+        values(),
+        0..3,
+    );
+    let values = values
+        .prop_map(|map| map.into_iter().collect::<Payload>())
+        .boxed();
+    prop_oneof![
+        Just(Edit::Delete),
+        values
+            .clone()
+            .prop_map(|values| Edit::Merge { at: None, values }),
+        (values.clone(), prop_oneof![Just("x"), Just("y")]).prop_map(|(values, at)| Edit::Merge {
+            at: Some(at.parse().unwrap()),
+            values
+        }),
+        prop::option::of(values).prop_map(Edit::Replace),
+        prop_oneof![Just("x"), Just("y")].prop_map(|at| Edit::Remove(vec![at.parse().unwrap()])),
+    ]
+}
+
+fn whiches() -> impl Strategy<Value = Which> {
+    prop_oneof![
+        prop::collection::vec(ids(), 0..6).prop_map(Which::Ids),
+        filters().prop_map(Which::Filter),
+    ]
+}
+
+fn numbers() -> impl Strategy<Value = Vec<f32>> {
+    prop::collection::vec((-64..64_i8).prop_map(f32::from), DIM as usize)
+}
+
 fn rows() -> impl Strategy<Value = Row> {
-    let numbers = prop::collection::vec((-64..64_i8).prop_map(f32::from), DIM as usize);
-    (ids(), numbers, payloads(), prop::option::of("[a-c]{0,4}")).prop_map(
+    (ids(), numbers(), payloads(), prop::option::of("[a-c]{0,4}")).prop_map(
         |(id, vector, payload, text)| Row {
             id,
             vector,
@@ -71,6 +107,8 @@ fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => prop::collection::vec(op, 0..12).prop_map(Step::Write),
         2 => prop::collection::vec(rows(), 0..30).prop_map(Step::Bulk),
+        2 => (whiches(), edits()).prop_map(|(which, edit)| Step::Edit(which, edit)),
+        1 => prop::collection::vec((ids(), numbers()), 0..6).prop_map(Step::Vectors),
         2 => Just(Step::Seal),
         1 => Just(Step::Compact),
         1 => Just(Step::Reopen),
@@ -99,11 +137,29 @@ fn filters() -> impl Strategy<Value = Filter> {
         }),
         fields().prop_map(|field| Filter::Exists { field }),
         prop::collection::vec(ids(), 0..6).prop_map(Filter::HasId),
+        (fields(), prop::collection::vec(values(), 0..3), 0..5).prop_map(
+            |(field, values, kind)| {
+                let path = field.parse().unwrap();
+                let test = match kind {
+                    0 => Test::Among(values),
+                    1 => Test::NotAmong(values),
+                    2 => Test::Null,
+                    3 => Test::Filled,
+                    _ => Test::Length(Bounds {
+                        lt: Some(json!(values.len())),
+                        ..Bounds::default()
+                    }),
+                };
+                Filter::At { path, test }
+            }
+        ),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..3).prop_map(Filter::And),
             prop::collection::vec(inner.clone(), 0..3).prop_map(Filter::Or),
+            (0..4_usize, prop::collection::vec(inner.clone(), 0..4))
+                .prop_map(|(count, of)| Filter::AtLeast { count, of }),
             inner.prop_map(|filter| Filter::Not(Box::new(filter))),
         ]
     })
@@ -149,7 +205,63 @@ fn naive(filter: &Filter, row: &Row) -> bool {
         Filter::And(all) => all.iter().all(|f| naive(f, row)),
         Filter::Or(any) => any.iter().any(|f| naive(f, row)),
         Filter::Not(inner) => !naive(inner, row),
+        Filter::AtLeast { count, of } => of.iter().filter(|f| naive(f, row)).count() >= *count,
+        Filter::At { path, test } => naive_at(&path.to_string(), test, row),
         other => panic!("a new condition: {other:?}"),
+    }
+}
+
+fn naive_at(path: &str, test: &Test, row: &Row) -> bool {
+    let payload = Value::Object(row.payload.clone().unwrap_or_default());
+    let found = payload.pointer(&format!("/{}", path.replace('.', "/")));
+    let elements = match found {
+        None => vec![],
+        Some(Value::Array(items)) => items.clone(),
+        Some(other) => vec![other.clone()],
+    };
+    match test {
+        Test::Among(values) => elements.iter().any(|v| values.contains(v)),
+        Test::NotAmong(values) => elements.iter().any(|v| !v.is_null() && !values.contains(v)),
+        Test::Null => elements.contains(&Value::Null),
+        Test::Filled => found.is_some_and(|v| !v.is_null() && *v != json!([])),
+        Test::Length(bounds) => {
+            let length = match found {
+                Some(Value::Null) | None => 0,
+                Some(_) => elements.len(),
+            };
+            (length as u64) < bounds.lt.as_ref().unwrap().as_u64().unwrap()
+        }
+        other => panic!("a new test: {other:?}"),
+    }
+}
+
+fn naive_edit(edit: &Edit, payload: &mut Option<Payload>) {
+    let merge = |into: &mut Payload, values: &Payload| {
+        into.extend(values.clone());
+        into.retain(|name, value| !(value.is_null() && values.contains_key(name)));
+    };
+    match edit {
+        Edit::Merge { at: None, values } => merge(payload.get_or_insert_default(), values),
+        Edit::Merge {
+            at: Some(at),
+            values,
+        } => {
+            let slot = payload
+                .get_or_insert_default()
+                .entry(at.to_string())
+                .or_insert(json!({}));
+            if !slot.is_object() {
+                *slot = json!({});
+            }
+            merge(slot.as_object_mut().unwrap(), values);
+        }
+        Edit::Replace(new) => *payload = new.clone(),
+        Edit::Remove(paths) => {
+            if let Some(payload) = payload {
+                payload.remove(&paths[0].to_string());
+            }
+        }
+        other => panic!("a new edit: {other:?}"),
     }
 }
 
@@ -202,6 +314,28 @@ fn apply(collection: &Collection, model: &mut Model, step: &Step) {
                 (rows.len() as u64, replaced)
             );
         }
+        Step::Edit(which, edit) => apply_edit(collection, model, which, edit),
+        Step::Vectors(vectors) => {
+            let mut changed = BTreeMap::new();
+            let mut order = Vec::new();
+            for (id, vector) in vectors {
+                if let Some((_, row)) = model.rows.get(id) {
+                    if !changed.contains_key(id) {
+                        order.push(id);
+                    }
+                    let row = Row {
+                        vector: vector.clone(),
+                        ..row.clone()
+                    };
+                    changed.insert(id, row);
+                }
+            }
+            order.into_iter().for_each(|id| {
+                model.upsert(&changed[id]);
+            });
+            let edited = collection.replace_vectors(vectors).unwrap();
+            assert_eq!(edited.count, changed.len() as u64);
+        }
         Step::Seal => {
             collection.seal().unwrap();
         }
@@ -209,6 +343,34 @@ fn apply(collection: &Collection, model: &mut Model, step: &Step) {
             collection.compact().unwrap();
         }
         Step::Reopen => {}
+    }
+}
+
+fn apply_edit(collection: &Collection, model: &mut Model, which: &Which, edit: &Edit) {
+    let named: Vec<Row> = match which {
+        Which::Ids(ids) => {
+            let mut ids = ids.clone();
+            let mut seen = std::collections::BTreeSet::new();
+            ids.retain(|id| seen.insert(id.clone()));
+            ids.iter()
+                .filter_map(|id| model.rows.get(id).map(|(_, row)| row.clone()))
+                .collect()
+        }
+        Which::Filter(filter) => {
+            let rows = model.by_seq();
+            let rows = rows.into_iter().filter(|row| naive(filter, row));
+            rows.cloned().collect()
+        }
+    };
+    let edited = collection.edit(which, edit).unwrap();
+    assert_eq!(edited.count, named.len() as u64);
+    for mut row in named {
+        if *edit == Edit::Delete {
+            model.rows.remove(&row.id);
+        } else {
+            naive_edit(edit, &mut row.payload);
+            model.upsert(&row);
+        }
     }
 }
 
@@ -245,6 +407,20 @@ fn check(collection: &Collection, model: &Model, filter: &Filter) {
         collection.count(Some(filter)).unwrap(),
         matching.len() as u64
     );
+    let mut by_id = matching.clone();
+    by_id.sort_by(|a, b| a.id.cmp(&b.id));
+    let (mut pages, mut from) = (Vec::new(), None);
+    loop {
+        let page = collection
+            .scroll_by_id(from.as_ref(), 3, Some(filter), Fields::ALL)
+            .unwrap();
+        pages.extend(page.rows);
+        from = page.next;
+        if from.is_none() {
+            break;
+        }
+    }
+    assert_eq!(pages.iter().collect::<Vec<_>>(), by_id, "{filter:?}");
     let view = collection.view().unwrap();
     let mut selected = Vec::new();
     for (part, words) in view

@@ -241,7 +241,8 @@ pub struct BenchReport {
     pub speedups: Vec<Comparison>,
     /// What Sela wants to reach, and whether it was.
     pub targets: Vec<Target>,
-    /// What could not be measured, because the CPU did in a GPU's place what the GPU was to do.
+    /// What could not be measured, because the CPU did in a GPU's place what the GPU was to do, or
+    /// because a GPU that nobody had named does not open.
     pub not_measured: Vec<String>,
 }
 
@@ -263,14 +264,15 @@ pub fn run(
     sink: &mut dyn FnMut(Workload, Option<&Figure>),
 ) -> Result<BenchReport> {
     let scratch = Scratch::new(&engine.options().home, "bench")?;
+    let (sides, mut not_measured) = sides::open(engine, &options.devices, scratch.path())?;
     let bench = Bench {
         options,
-        sides: sides::open(engine, &options.devices, scratch.path())?,
+        sides,
         scratch,
         engine,
     };
     let machine = machine(&bench)?;
-    let (mut results, mut not_measured) = (Vec::new(), Vec::new());
+    let mut results = Vec::new();
     for workload in Workload::ALL
         .into_iter()
         .filter(|w| options.only.contains(w))

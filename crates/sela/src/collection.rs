@@ -1,5 +1,7 @@
 //! A collection: rows of text, vector and payload under one name.
 
+mod edit;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,6 +25,8 @@ pub struct CollectionOptions {
     pub metric: Metric,
     /// How numbers are stored; default: f32. `F16` halves the space and rounds the vectors.
     pub record: Record,
+    /// What else its creator wants to know of it: kept and given back, never read. Default: null.
+    pub notes: serde_json::Value,
 }
 
 impl Default for CollectionOptions {
@@ -31,6 +35,7 @@ impl Default for CollectionOptions {
             vectors: Vectors::Model,
             metric: Metric::Cosine,
             record: Record::F32,
+            notes: serde_json::Value::Null,
         }
     }
 }
@@ -184,6 +189,20 @@ impl Collection {
             .unwrap_or(Metric::Cosine)
     }
 
+    /// What its creator noted.
+    pub fn notes(&self) -> &serde_json::Value {
+        self.schema()
+            .provenance
+            .get("notes")
+            .unwrap_or(&serde_json::Value::Null)
+    }
+
+    /// Whether texts can be stored and asked for: fails where the vectors are not of the engine's
+    /// model.
+    pub fn check_texts(&self) -> Result<()> {
+        self.check_space()
+    }
+
     /// This collection for a caller who declares that the vectors it stores were made by the
     /// engine's model, so that they may be compared with those of texts.
     ///
@@ -251,6 +270,21 @@ impl Collection {
                 let hits = self.near(&embedded.vectors, query)?;
                 Ok((hits, embedded.info.first().copied()))
             }
+            Near::Row(id) => {
+                let vector = Fields {
+                    vector: true,
+                    ..Fields::ID
+                };
+                let found = self.get(std::slice::from_ref(id), vector)?;
+                let Some(row) = found.into_iter().next().flatten() else {
+                    let (name, id) = (self.name.clone(), id.clone());
+                    return Err(Error::NoRow { name, id });
+                };
+                let mut others = vec![Filter::Not(Box::new(Filter::HasId(vec![row.id])))];
+                others.extend(query.filter.clone());
+                let others = query.clone().filter(Filter::And(others));
+                Ok((self.near(&row.vector, &others)?, None))
+            }
         }
     }
 
@@ -277,7 +311,15 @@ impl Collection {
             view: &view,
             chosen: live.as_deref(),
         };
-        let near = nearest(&searcher, &source, vector, query.k, metric)?;
+        let k = query.k.saturating_add(query.offset);
+        let mut near = nearest(&searcher, &source, vector, k, metric)?;
+        near.drain(..query.offset.min(near.len()));
+        if let Some(threshold) = query.threshold {
+            near.retain(|near| match metric {
+                Metric::L2 => near.score <= threshold,
+                _ => near.score >= threshold,
+            });
+        }
         let places: Vec<_> = near.iter().map(|n| n.place).collect();
         let fields = Fields {
             vector: query.with_vector,

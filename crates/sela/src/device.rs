@@ -8,6 +8,7 @@ use sela_compute::gpu::{Gpu, GpuOptions};
 use sela_compute::inventory::GpuFacts;
 use sela_compute::{DeviceChoice, Inventory, PlanOptions, plan};
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 
 /// What an engine asked for, and what it got once something needed it.
@@ -24,6 +25,38 @@ pub(crate) struct Opened {
     pub(crate) reasons: Vec<String>,
     /// What a GPU said that was there and did not open.
     pub(crate) failed: Option<String>,
+}
+
+/// Why no GPU is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoGpu {
+    /// In words that go on from "everything is done by".
+    pub why: String,
+    /// Whether a GPU is there that would have been used and does not open.
+    pub failed: bool,
+}
+
+impl Engine {
+    /// Why no GPU is in use; nothing where one is. Opens the device as [`Engine::device`] does.
+    pub fn no_gpu(&self) -> Result<Option<NoGpu>> {
+        let opened = self.opened()?;
+        if opened.facts().is_some() {
+            return Ok(None);
+        }
+        // The choice of the device comes before what was chosen for it; a failure comes last.
+        let why = match opened.failed {
+            Some(_) => opened.reasons.last(),
+            None => opened.reasons.first(),
+        };
+        Ok(Some(NoGpu {
+            why: why.map_or_else(
+                || "the CPU because it was asked for".to_owned(),
+                String::clone,
+            ),
+            failed: opened.failed.is_some(),
+        }))
+    }
 }
 
 impl Device {

@@ -24,7 +24,7 @@ use crate::names;
 use crate::schedule::{EmbedOptions, QueueOptions, Scheduler, Ticket};
 use crate::stats::{Capabilities, Counters, SearchStats, Stats};
 pub(crate) use writers::OpenStore;
-use writers::Writers;
+use writers::{SharedSearcher, Writers};
 
 /// How an engine is opened.
 ///
@@ -125,7 +125,7 @@ struct Inner {
     device: Device,
     encoder: Mutex<Option<Arc<Encoder>>>,
     scheduler: Mutex<Option<Arc<Scheduler<Encoder>>>>,
-    searcher: Mutex<Option<Arc<Searcher>>>,
+    searcher: SharedSearcher,
     writers: Writers,
     counters: Counters,
 }
@@ -149,7 +149,7 @@ impl Engine {
                 device: Device::default(),
                 encoder: Mutex::new(None),
                 scheduler: Mutex::new(None),
-                searcher: Mutex::new(None),
+                searcher: SharedSearcher::default(),
                 writers: Writers::default(),
                 counters: Counters::default(),
             }),
@@ -189,6 +189,11 @@ impl Engine {
     pub fn device(&self) -> Result<Option<GpuFacts>> {
         let opened = self.inner.device.get(&self.inner.options)?;
         Ok(opened.facts().cloned())
+    }
+
+    /// The device that was opened, or what came of it.
+    pub(crate) fn opened(&self) -> Result<Opened> {
+        self.inner.device.get(&self.inner.options)
     }
 
     /// The GPU in use.
@@ -280,7 +285,11 @@ impl Engine {
             return Err(exists());
         }
         match sela_store::Collection::create(&dir, &schema, &store_options(false)) {
-            Ok(store) => Ok(Collection::new(self.clone(), name, slot.fill(store))),
+            Ok(store) => Ok(Collection::new(
+                self.clone(),
+                name,
+                slot.fill(store, self.inner.searcher.clone()),
+            )),
             Err(sela_store::Error::AlreadyExists { .. }) => Err(exists()),
             Err(error) => Err(error.into()),
         }
@@ -293,7 +302,10 @@ impl Engine {
         let mut slot = lock(&slot);
         let store = match slot.open_or_closed() {
             Some(store) => store,
-            None => slot.fill(self.open_store(name, &dir, false)?),
+            None => slot.fill(
+                self.open_store(name, &dir, false)?,
+                self.inner.searcher.clone(),
+            ),
         };
         Ok(Collection::new(self.clone(), name, store))
     }
@@ -304,7 +316,10 @@ impl Engine {
         let open = lock(&self.inner.writers.slot(name)).open();
         let store = match open {
             Some(store) => store,
-            None => Arc::new(OpenStore::read_only(self.open_store(name, &dir, true)?)),
+            None => Arc::new(OpenStore::read_only(
+                self.open_store(name, &dir, true)?,
+                self.inner.searcher.clone(),
+            )),
         };
         Ok(Collection::new(self.clone(), name, store))
     }
@@ -428,7 +443,7 @@ impl Engine {
     /// Where searches were done, once there was one.
     fn searches(&self) -> SearchStats {
         let searcher = lock(&self.inner.searcher).clone();
-        searcher.map_or_else(SearchStats::default, |searcher| SearchStats::of(&searcher))
+        searcher.map_or_else(SearchStats::default, |searcher| searcher.stats())
     }
 
     /// The searcher, made at the first call.
@@ -501,7 +516,9 @@ impl CollectionOptions {
                     "prompt": encoder.default_prompt(),
                     "tokens_max": encoder.tokens_max(),
                     "dtype": dtype_name(engine.options().dtype),
-                    "device": report.tier.to_string(),
+                    "tier": report.tier.to_string(),
+                    "device": report.device,
+                    "device_name": report.device_name,
                     "arithmetic": report.arithmetic.to_string(),
                 });
                 (encoder.dim() as u32, encoder.space().to_string(), made)
@@ -515,6 +532,9 @@ impl CollectionOptions {
             // Tells a collection from a later one of the same name.
             "created_ns": crate::load::now_ns().to_string(),
         });
+        if !self.notes.is_null() {
+            schema.provenance["notes"] = self.notes.clone();
+        }
         Ok(schema)
     }
 }

@@ -136,6 +136,14 @@ pub enum Error {
         /// The engine's model.
         model: String,
     },
+    /// A row that a query wants others near to, and that is not there.
+    #[error("collection `{name}` has no row `{id}`")]
+    NoRow {
+        /// The collection.
+        name: String,
+        /// The row.
+        id: sela_store::Id,
+    },
     /// A query of another length than the stored vectors.
     #[error("collection `{name}` holds vectors of {expected} numbers, but this query has {found}")]
     QueryDim {
@@ -341,25 +349,7 @@ impl Error {
             Self::QueryDim { .. } => Some(
                 "the query must come from the model that made the collection's vectors".to_owned(),
             ),
-            Self::EmptyItem { .. } | Self::Input { .. } => None,
-            Self::Busy { retry_after, .. } => Some(format!(
-                "try again in {} s; allow more with a longer queue",
-                retry_after.as_secs()
-            )),
-            Self::RequestTooLarge { .. } => Some("send it in parts".to_owned()),
-            Self::Deadline { .. } => Some("allow more time, or send less at once".to_owned()),
-            Self::Batch { source } => source.hint(),
-            Self::Panicked { .. } => {
-                Some("this is a fault in sela; other requests are not touched by it".to_owned())
-            }
-            Self::Closed | Self::DatabaseShape { .. } | Self::DatabaseLimit { .. } => None,
-            Self::DatabaseNumber { .. } => {
-                Some("vectors hold finite numbers of moderate size, no NaN or infinity".into())
-            }
-            Self::DatabaseDim { .. } => {
-                Some("the query must come from the model that made the database".to_owned())
-            }
-            Self::Thread { .. } => Some("end other programs, or raise the limit on threads".into()),
+            Self::NoRow { .. } | Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),
             Self::Store(error) => error.hint().map(str::to_owned),
@@ -371,6 +361,31 @@ impl Error {
                 }
                 _ => None,
             },
+            other => other.hint_on_request(),
+        }
+    }
+
+    /// Advice on requests and databases in memory.
+    fn hint_on_request(&self) -> Option<String> {
+        match self {
+            Self::Busy { retry_after, .. } => Some(format!(
+                "try again in {} s; allow more with a longer queue",
+                retry_after.as_secs()
+            )),
+            Self::RequestTooLarge { .. } => Some("send it in parts".to_owned()),
+            Self::Deadline { .. } => Some("allow more time, or send less at once".to_owned()),
+            Self::Batch { source } => source.hint(),
+            Self::Panicked { .. } => {
+                Some("this is a fault in sela; other requests are not touched by it".to_owned())
+            }
+            Self::Thread { .. } => Some("end other programs, or raise the limit on threads".into()),
+            Self::DatabaseNumber { .. } => {
+                Some("vectors hold finite numbers of moderate size, no NaN or infinity".into())
+            }
+            Self::DatabaseDim { .. } => {
+                Some("the query must come from the model that made the database".to_owned())
+            }
+            _ => None,
         }
     }
 

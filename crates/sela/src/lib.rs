@@ -42,6 +42,7 @@ pub mod validate;
 pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
 pub use database::{DATABASE_BYTES_MAX, Database, Found};
+pub use device::NoGpu;
 pub use engine::{Engine, GPU_CACHE, Options};
 pub use error::{Error, Result};
 pub use histogram::{Sizes, Times};
@@ -58,7 +59,8 @@ pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, Text
 pub use sela_index::Error as IndexError;
 pub use sela_store::Error as StoreError;
 pub use sela_store::{
-    Damage, Fields, Filter, FilterError, Id, IdError, Info, Page, Payload, Record,
-    Report as VerifyReport, Row, Schema, Written,
+    Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
+    IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
+    Test, Which, Words, Written, keep_fields, leave_fields,
 };
 pub use stats::{Capabilities, LaneStats, Pages, SearchStats, Stats};

@@ -18,6 +18,12 @@ pub struct Query {
     pub near: Near,
     /// How many of the nearest rows to answer with; default: 10. Fewer come only when fewer match.
     pub k: usize,
+    /// How many of the nearest rows to pass over before those that are answered with; default: 0.
+    /// Together with `k` it may be no more than [`sela_index::K_MAX`].
+    pub offset: usize,
+    /// The score a row must have to be answered with: at least this, and for L2 at most;
+    /// default: any.
+    pub threshold: Option<f32>,
     /// How nearness is measured; default: as the collection was created for.
     pub metric: Option<Metric>,
     /// Which rows may answer; default: all.
@@ -36,6 +42,8 @@ pub enum Near {
     Text(String),
     /// A vector of the collection's space.
     Vector(Vec<f32>),
+    /// A row of the collection, which is not among the answers itself.
+    Row(Id),
 }
 
 impl Query {
@@ -54,6 +62,8 @@ impl Query {
         Self {
             near,
             k: 10,
+            offset: 0,
+            threshold: None,
             metric: None,
             filter: None,
             with_document: true,
@@ -65,6 +75,21 @@ impl Query {
     #[must_use]
     pub fn k(self, k: usize) -> Self {
         Self { k, ..self }
+    }
+
+    /// Without the first of the answers.
+    #[must_use]
+    pub fn offset(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+
+    /// With a score that rows must have: at least this, and for L2 at most.
+    #[must_use]
+    pub fn threshold(self, score: f32) -> Self {
+        Self {
+            threshold: Some(score),
+            ..self
+        }
     }
 
     /// With another metric than the collection's.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sela_compute::inventory::GpuFacts;
 use sela_compute::{Inventory, Tier};
 use sela_encoder::{Dtype, Report};
-use sela_index::Searcher;
+pub use sela_index::{Pages, SearchStats};
 use serde::{Serialize, Serializer};
 
 use crate::histogram::{Histogram, Sizes, Times};
@@ -43,8 +43,10 @@ pub struct Stats {
     /// The path of the encoder, once the model is open.
     #[serde(serialize_with = "as_text")]
     pub tier: Option<Tier>,
-    /// The name of its device: `cpu` or a GPU's.
+    /// Its device: `cpu` or `gpu:N`.
     pub device: Option<String>,
+    /// The GPU's name; nothing where that is the CPU.
+    pub device_name: Option<String>,
     /// The kind of its kernels, where a device has several.
     pub variant: Option<String>,
     /// Calls that embedded.
@@ -123,53 +125,6 @@ pub struct LaneStats {
     pub took: Times,
 }
 
-/// Searches by device, and what the GPU holds of the collections.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct SearchStats {
-    /// The GPU's name, if searches may be done by one.
-    pub device: Option<String>,
-    /// The kind of its kernels.
-    pub variant: Option<String>,
-    /// Searches that were given to the GPU and that it did not fail.
-    pub on_gpu: u64,
-    /// Queries of these that the GPU found the candidates for. Scoring them is always the CPU's.
-    pub gpu_queries: u64,
-    /// Queries of these that were left to the CPU: too many rows, or too few, are near to them, `k`
-    /// is large, or numbers are extreme.
-    pub gpu_left: u64,
-    /// Searches that the CPU did, those that the GPU failed among them.
-    pub on_cpu: u64,
-    /// Times that the GPU failed: searches, and kernels that could not be made ready.
-    pub fallbacks: u64,
-    /// Why it did so last.
-    pub last_fallback: Option<String>,
-    /// Where the last search was done, and why there: `gpu: ...`, `cpu: ...`.
-    pub last: Option<String>,
-    /// Pages of rows in the GPU's memory.
-    pub pages: Pages,
-}
-
-/// Pages of rows in the GPU's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Pages {
-    /// Pages that a search needed and found there.
-    pub hits: u64,
-    /// Pages that a search needed and did not find there.
-    pub misses: u64,
-    /// Pages brought there.
-    pub page_ins: u64,
-    /// Pages given up for others.
-    pub page_outs: u64,
-    /// Pages that passed through and did not stay.
-    pub streamed: u64,
-    /// Bytes there now.
-    pub bytes: u64,
-    /// Most bytes that may be there.
-    pub budget: u64,
-}
-
 fn as_text<S: Serializer>(tier: &Option<Tier>, to: S) -> Result<S::Ok, S::Error> {
     match tier {
         Some(tier) => to.collect_str(tier),
@@ -185,36 +140,6 @@ pub(crate) fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok,
 pub(crate) struct Counters {
     pub(crate) embed: Histogram,
     pub(crate) query: Histogram,
-}
-
-impl SearchStats {
-    pub(crate) fn of(searcher: &Searcher) -> Self {
-        let stats = searcher.stats();
-        let last = stats.last.map(|decision| {
-            let on = if decision.gpu { "gpu" } else { "cpu" };
-            format!("{on}: {}", decision.reason)
-        });
-        Self {
-            device: stats.device,
-            variant: stats.variant,
-            on_gpu: stats.on_gpu,
-            gpu_queries: stats.gpu_queries,
-            gpu_left: stats.gpu_left,
-            on_cpu: stats.on_cpu,
-            fallbacks: stats.fallbacks,
-            last_fallback: stats.last_fallback,
-            last,
-            pages: Pages {
-                hits: stats.pages.hits,
-                misses: stats.pages.misses,
-                page_ins: stats.pages.page_ins,
-                page_outs: stats.pages.page_outs,
-                streamed: stats.pages.streamed,
-                bytes: stats.pages.bytes,
-                budget: stats.pages.budget,
-            },
-        }
-    }
 }
 
 impl Stats {
@@ -241,6 +166,7 @@ impl Stats {
         if let Some(report) = report {
             stats.tier = Some(report.tier);
             stats.device = Some(report.device);
+            stats.device_name = report.device_name;
             stats.variant = report.variant;
             stats.texts = report.texts;
             // On a GPU, a text that was computed again was the CPU's.

@@ -77,19 +77,19 @@ fn machine(m: &Machine) -> Vec<String> {
         (Some(arithmetic), None) => format!(", {arithmetic} products"),
         _ => String::new(),
     };
-    let by_cpu = m.devices.iter().find(|used| used.gpu.is_none());
+    let by_cpu = m.devices.iter().find(|used| used.device_name.is_none());
     let mut lines = vec![format!(
         "{cpu}, {threads} of {of} threads, {isa} kernels{}",
         by_cpu.map_or_else(String::new, products)
     )];
     for used in &m.devices {
-        let (Some(gpu), Some(backend)) = (&used.gpu, &used.backend) else {
+        let (Some(gpu), Some(backend)) = (&used.device_name, &used.backend) else {
             continue;
         };
         let driver = used.driver.as_deref().unwrap_or_default();
         lines.push(format!(
             "{}: {gpu}, {backend}, {driver}{}",
-            used.name,
+            used.device,
             products(used)
         ));
     }

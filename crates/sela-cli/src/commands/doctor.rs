@@ -281,7 +281,10 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
             "runs on".to_owned(),
             match report.tier {
                 sela::Tier::Cpu => format!("cpu, {} threads", report.threads),
-                tier => format!("{tier}: {}", report.device),
+                tier => {
+                    let name = report.device_name.as_deref().unwrap_or_default();
+                    format!("{tier}: {} {name}", report.device)
+                }
             },
         ],
         vec![
@@ -313,7 +316,7 @@ fn chosen_json(chosen: &sela::Capabilities) -> Value {
     json!({
         "model": chosen.model, "space": chosen.space, "dim": chosen.dim,
         "tokens_max": chosen.tokens_max, "tier": report.tier.to_string(),
-        "device": report.device, "variant": report.variant, "searches": chosen.searches,
+        "device": report.device, "device_name": report.device_name, "variant": report.variant, "searches": chosen.searches,
         "threads": report.threads, "arithmetic": report.arithmetic.to_string(),
         "isa": report.isa.name(), "reasons": report.reasons,
     })

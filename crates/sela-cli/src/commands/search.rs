@@ -29,6 +29,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
         app.pulling(model, |watch| engine.models().find_or_pull(model, watch))?;
     }
     let (hits, info) = collection.query_with_info(&query)?;
+    app.note_no_gpu(&engine)?;
     if let Some(info) = info.filter(|info| info.truncated) {
         app.note(&format!(
             "the text is longer than the model reads: the first {} of its {} tokens were looked for",
@@ -60,7 +61,11 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
 fn explained(stats: &sela::Stats) -> String {
     let mut told = String::new();
     if let (Some(tier), Some(device)) = (stats.tier, &stats.device) {
-        told += &format!("embedded on {device} ({tier}");
+        told += &format!("embedded on {device} (");
+        if let Some(name) = &stats.device_name {
+            told += &format!("{name}, ");
+        }
+        told += &tier.to_string();
         if let Some(variant) = &stats.variant {
             told += &format!(", {variant} kernels");
         }

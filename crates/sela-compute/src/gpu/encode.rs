@@ -14,7 +14,6 @@ mod forward;
 mod profile;
 mod rooms;
 mod shaders;
-mod template;
 mod weights;
 
 use std::collections::HashMap;

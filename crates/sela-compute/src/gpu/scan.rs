@@ -77,6 +77,10 @@ impl Default for GpuScanOptions {
 pub struct ScanStats {
     /// Copies of rows on the device.
     pub pages: PageStats,
+    /// Searches in which the device has answered at least one query.
+    pub searches: u64,
+    /// Searches in which it has answered none: the CPU did them whole.
+    pub searches_left: u64,
     /// Queries that the device has answered, with the CPU's scores.
     pub queries: u64,
     /// Groups of rows whose scores the CPU computed for them.
@@ -93,6 +97,8 @@ pub struct ScanStats {
 
 #[derive(Default)]
 struct Counts {
+    searches: AtomicU64,
+    searches_left: AtomicU64,
     queries: AtomicU64,
     groups: AtomicU64,
     again: AtomicU64,
@@ -135,6 +141,7 @@ impl GpuScan {
         let mut engine = Engine {
             gpu: gpu.clone(),
             kernels: Kernels::new(gpu),
+            turn: Mutex::default(),
             pages: Mutex::new(Pages::new(gpu, options.cache_bytes)),
             spaces: Mutex::default(),
             ranks_on_cpu_max: 0,
@@ -185,11 +192,18 @@ impl GpuScan {
         &self.engine.gpu
     }
 
+    /// Gives up the copies of all blocks of an owner: they will not be asked for again.
+    pub fn forget(&self, owner: u64) {
+        self.engine.forget(owner);
+    }
+
     /// What searches have come to so far.
     pub fn stats(&self) -> ScanStats {
         let load = |count: &AtomicU64| count.load(Atomic::Relaxed);
         ScanStats {
             pages: self.engine.lock().stats(),
+            searches: load(&self.counts.searches),
+            searches_left: load(&self.counts.searches_left),
             queries: load(&self.counts.queries),
             groups: load(&self.counts.groups),
             again: load(&self.counts.again),
@@ -288,7 +302,14 @@ impl<'a> Scanning<'a> for GpuScanning<'a> {
             queries: self.queries,
             blocks: &blocks,
         };
-        search.run()
+        let (found, ranked) = search.run()?;
+        let counts = &self.scan.counts;
+        let searches = match ranked {
+            0 => &counts.searches_left,
+            _ => &counts.searches,
+        };
+        searches.fetch_add(1, Atomic::Relaxed);
+        Ok(found)
     }
 }
 
@@ -301,21 +322,22 @@ struct Search<'s, 'a> {
 }
 
 impl Search<'_, '_> {
-    fn run(&self) -> Result<Vec<Vec<Found>>, Error> {
+    /// The answers, and how many of the queries the device has found the candidates of.
+    fn run(&self) -> Result<(Vec<Vec<Found>>, usize), Error> {
         let counts = &self.scan.counts;
         let queries = self.prepared.norms().len();
         let all: Vec<usize> = (0..queries).collect();
         let every: Vec<usize> = (0..self.blocks.len()).collect();
         if queries == 0 {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0));
         }
         if self.queries.k > GPU_K_MAX || self.queries.dim > DIM_MAX_GPU {
             counts.beyond.fetch_add(queries as u64, Atomic::Relaxed);
-            return self.on_cpu(&all, &every);
+            return Ok((self.on_cpu(&all, &every)?, 0));
         }
         let (units, small) = self.units();
         if units.iter().all(Vec::is_empty) {
-            return self.on_cpu(&all, &every);
+            return Ok((self.on_cpu(&all, &every)?, 0));
         }
         let mut picks: Vec<Vec<Pick>> = vec![Vec::new(); queries];
         // Queries by who answers them.
@@ -351,7 +373,7 @@ impl Search<'_, '_> {
                 found.truncate(self.queries.k);
             }
         }
-        Ok(found)
+        Ok((found, ranked.len()))
     }
 
     /// The units of each record, and the blocks that are the CPU's.

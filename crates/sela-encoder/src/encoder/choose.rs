@@ -29,9 +29,6 @@ const COSINE_MEAN: f64 = 0.9999;
 #[cfg(feature = "gpu")]
 const GOLDEN_SOFTWARE: usize = 8;
 
-/// The name under which the CPU is reported.
-const CPU: &str = "cpu";
-
 pub(super) struct Choice {
     pub(super) backend: Backend,
     pub(super) report: Report,
@@ -58,7 +55,8 @@ struct Walk<'a> {
 /// What a backend is called, in the report and in messages.
 struct Named {
     tier: Tier,
-    device: String,
+    device: DeviceChoice,
+    device_name: Option<String>,
     variant: Option<String>,
     arithmetic: Arithmetic,
     isa: sela_compute::Isa,
@@ -127,7 +125,8 @@ impl Walk<'_> {
             for variant in Variant::preferred(gpu.facts(), arithmetic) {
                 let named = Named {
                     tier: planned.tier,
-                    device: gpu.facts().name.clone(),
+                    device: DeviceChoice::Number(gpu.facts().index),
+                    device_name: Some(gpu.facts().name.clone()),
                     variant: Some(variant.to_string()),
                     arithmetic,
                     isa,
@@ -173,7 +172,8 @@ impl Walk<'_> {
             for arithmetic in self.plan.arithmetics.clone() {
                 let named = Named {
                     tier: Tier::Cpu,
-                    device: CPU.into(),
+                    device: DeviceChoice::Cpu,
+                    device_name: None,
                     variant: None,
                     arithmetic,
                     isa,
@@ -222,11 +222,12 @@ impl Walk<'_> {
         let Named {
             arithmetic, isa, ..
         } = named;
-        tracing::info!(device = named.device, %arithmetic, %isa, threads = self.plan.threads, "encoder ready");
+        tracing::info!(device = %named.device, %arithmetic, %isa, threads = self.plan.threads, "encoder ready");
         self.self_tests.push((named.what, took, None));
         let report = Report {
             tier: named.tier,
-            device: named.device,
+            device: named.device.to_string(),
+            device_name: named.device_name,
             variant: named.variant,
             isa,
             arithmetic,

@@ -258,8 +258,10 @@ pub(crate) struct StatsEmbedder {
     /// Share of the texts that the GPU embedded.
     pub(crate) gpu_share: f64,
     pub(crate) cpu_share: f64,
-    /// Seconds in all and by percentiles, of requests in each lane of the queue; what waits there;
-    /// its batches.
+    /// Seconds in all and by percentiles.
+    #[schema(value_type = Object)]
+    pub(crate) times: sela::Times,
+    /// Each lane of the queue: what waits there, its batches, how long requests took.
     #[schema(value_type = Vec<Object>)]
     pub(crate) lanes: Vec<sela::LaneStats>,
 }
@@ -268,7 +270,9 @@ pub(crate) struct StatsEmbedder {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StatsSearch {
     pub(crate) queries: u64,
-    pub(crate) total_seconds: f64,
+    /// Seconds in all and by percentiles, embedding apart.
+    #[schema(value_type = Object)]
+    pub(crate) times: sela::Times,
     pub(crate) on_gpu: u64,
     pub(crate) on_cpu: u64,
     pub(crate) gpu_share: f64,

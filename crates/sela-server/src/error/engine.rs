@@ -29,6 +29,11 @@ impl From<sela::Error> for ApiError {
             E::Encoder(EncoderError::Tokenize { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "untokenizable")
             }
+            E::DatabaseShape { .. } | E::DatabaseNumber { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid_value")
+            }
+            E::DatabaseLimit { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            E::DatabaseDim { .. } => (StatusCode::CONFLICT, "dimension_mismatch"),
             E::Index(sela::IndexError::Queries { .. }) => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "dimension_mismatch")
             }

@@ -41,8 +41,11 @@ impl Spans {
     }
 
     pub(super) fn send(&self, span: Span) {
-        let sent = self.to.as_ref().map(|to| to.try_send(span));
-        if matches!(sent, Some(Err(_))) {
+        if self
+            .to
+            .as_ref()
+            .is_some_and(|to| to.try_send(span).is_err())
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

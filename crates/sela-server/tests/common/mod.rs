@@ -39,9 +39,11 @@ impl Server {
     /// With changed settings, its model not yet read.
     pub fn starting(change: impl FnOnce(&mut Settings)) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let (app, keys) = state(home.path(), change);
+        // Before the server reads them: it looks at the file only once a second.
+        let keys = KeyFile::new(home.path().join(KeyFile::NAME));
         let key = |role: Role| keys.create(role.name(), role).unwrap().secret;
         let (read, write, admin) = (key(Role::Read), key(Role::Write), key(Role::Admin));
+        let app = state(home.path(), change);
         Self {
             router: router(app.clone()),
             home,
@@ -94,8 +96,8 @@ impl Server {
     }
 }
 
-/// The state of a server over the small model, and its keys.
-pub fn state(home: &Path, change: impl FnOnce(&mut Settings)) -> (AppState, KeyFile) {
+/// The state of a server over the small model.
+pub fn state(home: &Path, change: impl FnOnce(&mut Settings)) -> AppState {
     let folder = home.join(model::NAME);
     if !folder.exists() {
         model::write(&folder);
@@ -108,8 +110,7 @@ pub fn state(home: &Path, change: impl FnOnce(&mut Settings)) -> (AppState, KeyF
     let mut options = Options::new(home);
     settings.apply(&mut options).unwrap();
     options.device = DeviceChoice::Cpu;
-    let app = AppState::new(Engine::open(options).unwrap(), settings).unwrap();
-    (app, KeyFile::new(home.join(KeyFile::NAME)))
+    AppState::new(Engine::open(options).unwrap(), settings).unwrap()
 }
 
 pub fn request(method: &str, path: &str) -> axum::http::request::Builder {

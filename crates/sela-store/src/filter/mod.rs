@@ -2,11 +2,17 @@
 
 mod matches;
 mod parse;
+mod time;
+mod value;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+pub use value::{Test, Words};
+
+use crate::field::FieldPath;
 use crate::id::{Id, IdError};
+use crate::model::Payload;
 
 /// A condition a row may meet.
 ///
@@ -26,6 +32,9 @@ use crate::id::{Id, IdError};
 /// | `{"exists": "chapter"}` | whose field is there and not null |
 /// | `{"ids": [1, "a"]}` | of those ids |
 /// | `{"and": [..]}`, `{"or": [..]}`, `{"not": {..}}` | that meet all, any, or not the condition |
+/// | `{"at_least": {"count": 2, "of": [..]}}` | that meet so many of the conditions |
+/// | `{"field": {"path": "a[].b", "among": [1, 2]}}` | with a value at that [`FieldPath`] that passes the [`Test`]: `among`, `not_among`, `within`, `during`, `words`, `any_word`, `phrase`, `prefix`, `contains`, `null`, `filled`, `length` |
+/// | `{"nested": {"path": "a", "filter": {..}}}` | where one object of the array at that path meets the condition alone |
 ///
 /// ```
 /// use sela_store::Filter;
@@ -73,6 +82,27 @@ pub enum Filter {
     },
     /// The row has one of these ids.
     HasId(Vec<Id>),
+    /// At least so many of these hold.
+    AtLeast {
+        /// How many; with 0, every row.
+        count: usize,
+        /// The conditions.
+        of: Vec<Filter>,
+    },
+    /// A value at the path passes the test.
+    At {
+        /// Where.
+        path: FieldPath,
+        /// What is asked of it.
+        test: Test,
+    },
+    /// For one object of the array at the path, taken for a payload, the condition holds.
+    Nested {
+        /// Where the array is.
+        path: FieldPath,
+        /// The condition; none on ids.
+        filter: Box<Filter>,
+    },
 }
 
 /// The bounds of a range: numbers or strings, at least one of them.
@@ -86,6 +116,14 @@ pub struct Bounds {
     pub lt: Option<Value>,
     /// Less than or equal to.
     pub lte: Option<Value>,
+}
+
+impl Bounds {
+    fn given(&self) -> impl Iterator<Item = &Value> {
+        [&self.gt, &self.gte, &self.lt, &self.lte]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// Why a filter cannot be understood.
@@ -111,6 +149,9 @@ pub enum FilterError {
     /// A field's path is empty or has an empty step.
     #[error("`{0}` is not a field: a path of names joined by dots is wanted")]
     Field(String),
+    /// `nested` holds a condition on ids, and elements of arrays have none.
+    #[error("`nested` holds a condition on ids, which elements of arrays do not have")]
+    NestedIds,
     /// An id in `ids` is none.
     #[error("in `ids`: {0}")]
     Id(#[from] IdError),
@@ -131,7 +172,7 @@ impl FilterError {
         match self {
             Self::TooLarge { .. } => "ask with several smaller filters",
             _ => {
-                "conditions are eq, in, range, exists, ids, and, or, not; \
+                "conditions are eq, in, range, exists, ids, and, or, not, at_least, field, nested; \
                  for example {\"eq\": {\"book\": \"Psalms\"}}"
             }
         }
@@ -163,18 +204,27 @@ impl Filter {
     }
 
     /// Whether a row of this id and payload meets the condition.
-    pub fn matches(&self, id: &Id, payload: Option<&crate::model::Payload>) -> bool {
+    pub fn matches(&self, id: &Id, payload: Option<&Payload>) -> bool {
         match self {
             Self::And(all) => all.iter().all(|filter| filter.matches(id, payload)),
             Self::Or(any) => any.iter().any(|filter| filter.matches(id, payload)),
             Self::Not(filter) => !filter.matches(id, payload),
+            Self::AtLeast { count, of } => {
+                let met = of.iter().filter(|filter| filter.matches(id, payload));
+                met.count() >= *count
+            }
             Self::HasId(ids) => ids.contains(id),
-            leaf => payload.is_some_and(|payload| matches::leaf(leaf, payload)),
+            leaf => matches::leaf(leaf, payload.unwrap_or(&Payload::new())),
         }
     }
 
+    /// Whether the condition, one without parts of its own, holds for a row without a payload.
+    pub(crate) fn leaf_matches_nothing(&self) -> bool {
+        matches::leaf(self, &Payload::new())
+    }
+
     /// Whether a payload meets a condition on a field.
-    pub(crate) fn leaf_matches(&self, payload: &crate::model::Payload) -> bool {
+    pub(crate) fn leaf_matches(&self, payload: &Payload) -> bool {
         matches::leaf(self, payload)
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Bounds, Filter, FilterError};
+use super::{Bounds, Filter, FilterError, Test};
+use crate::field::FieldPath;
 use crate::id::{Id, clip};
 use crate::limits::{FILTER_DEPTH_MAX, FILTER_NODES_MAX, FILTER_VALUES_MAX};
 
@@ -62,8 +63,57 @@ fn parse_at(json: &Value, depth: usize) -> Result<Filter, FilterError> {
         "and" => Ok(Filter::And(parse_all("and", value, depth)?)),
         "or" => Ok(Filter::Or(parse_all("or", value, depth)?)),
         "not" => Ok(Filter::Not(Box::new(parse_at(value, depth + 1)?))),
+        "at_least" => parse_at_least(value, depth),
+        "field" => {
+            let wanted = "an object of a `path` and one test";
+            let map = value
+                .as_object()
+                .ok_or_else(|| shape("field", wanted, value))?;
+            Ok(Filter::At {
+                path: parse_path("field", map, value)?,
+                test: Test::from_json(map)?,
+            })
+        }
+        "nested" => {
+            let wanted = "an object of a `path` and a `filter`";
+            let map = value.as_object().filter(|map| map.len() == 2);
+            let map = map.ok_or_else(|| shape("nested", wanted, value))?;
+            let filter = map
+                .get("filter")
+                .ok_or_else(|| shape("nested", wanted, value))?;
+            Ok(Filter::Nested {
+                path: parse_path("nested", map, value)?,
+                filter: Box::new(parse_at(filter, depth + 1)?),
+            })
+        }
         other => Err(FilterError::Unknown(clip(other))),
     }
+}
+
+fn parse_at_least(json: &Value, depth: usize) -> Result<Filter, FilterError> {
+    let wanted = "an object of a `count` and `of`, an array of filters";
+    let map = json.as_object().filter(|map| map.len() == 2);
+    let (Some(count), Some(of)) = (
+        map.and_then(|map| map.get("count")),
+        map.and_then(|map| map.get("of")),
+    ) else {
+        return Err(shape("at_least", wanted, json));
+    };
+    let found = count.as_u64().and_then(|count| usize::try_from(count).ok());
+    Ok(Filter::AtLeast {
+        count: found.ok_or_else(|| shape("at_least", "a `count` from 0", count))?,
+        of: parse_all("at_least", of, depth)?,
+    })
+}
+
+fn parse_path(
+    condition: &'static str,
+    map: &Map<String, Value>,
+    json: &Value,
+) -> Result<FieldPath, FilterError> {
+    let path = map.get("path").and_then(Value::as_str);
+    let path = path.ok_or_else(|| shape(condition, "a `path`, a string", json))?;
+    path.parse().map_err(|_| FilterError::Field(clip(path)))
 }
 
 fn parse_all(
@@ -80,7 +130,7 @@ fn parse_all(
         .collect()
 }
 
-fn parse_bounds(json: &Value) -> Result<Bounds, FilterError> {
+pub(super) fn parse_bounds(json: &Value) -> Result<Bounds, FilterError> {
     let wanted = "bounds named gt, gte, lt or lte";
     let map = json
         .as_object()
@@ -109,7 +159,7 @@ fn single(json: &Value) -> Option<(&String, &Value)> {
     }
 }
 
-fn shape(condition: &'static str, wanted: &'static str, found: &Value) -> FilterError {
+pub(super) fn shape(condition: &'static str, wanted: &'static str, found: &Value) -> FilterError {
     FilterError::Shape {
         condition,
         wanted,
@@ -181,6 +231,34 @@ fn check_at(filter: &Filter, depth: usize, size: &mut Size) -> Result<(), Filter
             .iter()
             .try_for_each(|filter| check_at(filter, depth + 1, size)),
         Filter::Not(filter) => check_at(filter, depth + 1, size),
+        Filter::AtLeast { of, .. } => of
+            .iter()
+            .try_for_each(|filter| check_at(filter, depth + 1, size)),
+        Filter::At { test, .. } => {
+            size.values += test.check()?;
+            Ok(())
+        }
+        Filter::Nested { filter, .. } => {
+            if asks_ids(filter, depth) {
+                return Err(FilterError::NestedIds);
+            }
+            check_at(filter, depth + 1, size)
+        }
+    }
+}
+
+/// Whether a part of the filter is on ids; what lies too deep is refused elsewhere.
+fn asks_ids(filter: &Filter, depth: usize) -> bool {
+    if depth > FILTER_DEPTH_MAX {
+        return false;
+    }
+    match filter {
+        Filter::HasId(_) => true,
+        Filter::And(filters) | Filter::Or(filters) | Filter::AtLeast { of: filters, .. } => {
+            filters.iter().any(|filter| asks_ids(filter, depth + 1))
+        }
+        Filter::Not(filter) | Filter::Nested { filter, .. } => asks_ids(filter, depth + 1),
+        _ => false,
     }
 }
 
@@ -191,7 +269,7 @@ fn check_field(field: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-fn check_scalar(condition: &'static str, value: &Value) -> Result<(), FilterError> {
+pub(super) fn check_scalar(condition: &'static str, value: &Value) -> Result<(), FilterError> {
     match value {
         Value::Array(_) | Value::Object(_) => {
             Err(shape(condition, "a string, number, boolean or null", value))
@@ -200,16 +278,15 @@ fn check_scalar(condition: &'static str, value: &Value) -> Result<(), FilterErro
     }
 }
 
-fn check_bounds(bounds: &Bounds) -> Result<(), FilterError> {
-    let given = [&bounds.gt, &bounds.gte, &bounds.lt, &bounds.lte];
-    if given.iter().all(|bound| bound.is_none()) {
+pub(super) fn check_bounds(bounds: &Bounds) -> Result<(), FilterError> {
+    if bounds.given().next().is_none() {
         return Err(shape(
             "range",
             "at least one of gt, gte, lt, lte",
             &json!({}),
         ));
     }
-    for value in given.into_iter().flatten() {
+    for value in bounds.given() {
         if !value.is_number() && !value.is_string() {
             return Err(shape("range", "bounds that are numbers or strings", value));
         }
@@ -222,22 +299,37 @@ pub(super) fn to_json(filter: &Filter) -> Value {
         Filter::Eq { field, value } => json!({"eq": {field: value}}),
         Filter::In { field, values } => json!({"in": {field: values}}),
         Filter::Range { field, bounds } => {
-            let named = [
-                ("gt", &bounds.gt),
-                ("gte", &bounds.gte),
-                ("lt", &bounds.lt),
-                ("lte", &bounds.lte),
-            ];
-            let map: Map<String, Value> = named
-                .into_iter()
-                .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
-                .collect();
-            json!({"range": {field: map}})
+            json!({"range": {field: bounds_to_json(bounds)}})
         }
         Filter::Exists { field } => json!({"exists": field}),
         Filter::HasId(ids) => json!({"ids": ids}),
         Filter::And(filters) => json!({"and": filters.iter().map(to_json).collect::<Vec<_>>()}),
         Filter::Or(filters) => json!({"or": filters.iter().map(to_json).collect::<Vec<_>>()}),
         Filter::Not(filter) => json!({"not": to_json(filter)}),
+        Filter::AtLeast { count, of } => {
+            let of: Vec<Value> = of.iter().map(to_json).collect();
+            json!({"at_least": {"count": count, "of": of}})
+        }
+        Filter::At { path, test } => {
+            let (name, value) = test.to_json();
+            json!({"field": {"path": path.to_string(), name: value}})
+        }
+        Filter::Nested { path, filter } => {
+            json!({"nested": {"path": path.to_string(), "filter": to_json(filter)}})
+        }
     }
+}
+
+pub(super) fn bounds_to_json(bounds: &Bounds) -> Value {
+    let named = [
+        ("gt", &bounds.gt),
+        ("gte", &bounds.gte),
+        ("lt", &bounds.lt),
+        ("lte", &bounds.lte),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)))
+        .collect::<Map<_, _>>()
+        .into()
 }

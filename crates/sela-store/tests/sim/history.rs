@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sela_store::{Collection, Error, Fields, Id, Op, Options, Result, Row, Schema};
+use sela_store::{
+    Collection, Edit, Error, Fields, Filter, Id, Op, Options, Result, Row, Schema, Which,
+};
 
 use super::disk::SimDisk;
 use super::files::Mount;
@@ -32,6 +34,33 @@ impl Model {
                 self.rows.remove(id);
             }
             _ => panic!("an operation that this model does not know"),
+        }
+    }
+
+    /// Merging and deleting, which is all these lives do, written apart from the store.
+    pub(crate) fn edit(&mut self, which: &Which, edit: &Edit) {
+        let mut rows: Vec<(u64, Row)> = self.rows.values().cloned().collect();
+        rows.sort_by_key(|(order, _)| *order);
+        let named: Vec<Row> = match which {
+            Which::Ids(ids) => ids
+                .iter()
+                .filter_map(|id| self.rows.get(id).map(|(_, row)| row.clone()))
+                .collect(),
+            Which::Filter(filter) => rows
+                .into_iter()
+                .map(|(_, row)| row)
+                .filter(|row| filter.matches(&row.id, row.payload.as_ref()))
+                .collect(),
+        };
+        for mut row in named {
+            match edit {
+                Edit::Delete => self.apply(&Op::Delete(row.id)),
+                Edit::Merge { at: None, values } => {
+                    row.payload.get_or_insert_default().extend(values.clone());
+                    self.apply(&Op::Upsert(row));
+                }
+                _ => panic!("an edit that this model does not know"),
+            }
         }
     }
 
@@ -67,6 +96,7 @@ pub(crate) struct State {
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     Write(Vec<Op>),
+    Edit(Which, Edit),
     Bulk(Vec<Row>),
     Seal,
     Compact,
@@ -186,6 +216,14 @@ impl Run {
                 self.note("write", begun, result.is_ok(), ops.iter().cloned());
                 result.map(drop)
             }
+            Act::Edit(which, edit) => {
+                let begun = self.disk.log_len();
+                let result = self.collection().edit(which, edit);
+                let mut model = self.model();
+                model.edit(which, edit);
+                self.note_model("edit", begun, result.is_ok(), model);
+                result.map(drop)
+            }
             Act::Bulk(rows) => self.bulk(rows),
             Act::Seal => self.collection().seal().map(drop),
             Act::Compact => self.collection().compact().map(drop),
@@ -229,6 +267,10 @@ impl Run {
     fn note(&mut self, what: &str, begun: usize, ok: bool, ops: impl Iterator<Item = Op>) {
         let mut model = self.model();
         ops.for_each(|op| model.apply(&op));
+        self.note_model(what, begun, ok, model);
+    }
+
+    fn note_model(&mut self, what: &str, begun: usize, ok: bool, model: Model) {
         let what = format!("{what} {}", self.states.len());
         let acknowledged = ok.then(|| self.disk.log_len());
         self.states.push(State {
@@ -321,6 +363,13 @@ fn deletes(numbers: impl Iterator<Item = u64>) -> Vec<Op> {
         .collect()
 }
 
+/// Sets a field of rows, and so makes documents where there were none.
+fn mark(which: Which, version: u64) -> Act {
+    let values = serde_json::json!({ "version": version, "marked": true });
+    let values = values.as_object().cloned().unwrap_or_default();
+    Act::Edit(which, Edit::Merge { at: None, values })
+}
+
 /// A shorter life, for tests that live it very often.
 pub(crate) fn short_life() -> Vec<Act> {
     vec![
@@ -331,10 +380,15 @@ pub(crate) fn short_life() -> Vec<Act> {
             Op::Upsert(row(17, 1)),
         ]),
         Act::Seal,
+        mark(
+            Which::Ids(vec![row(0, 0).id, row(2, 0).id, row(99, 0).id]),
+            5,
+        ),
         Act::Write(deletes([0, 3].into_iter())),
         Act::Bulk((20..60).map(|number| row(number, 1)).collect()),
         Act::Compact,
         Act::Write(upserts(21..24, 2)),
+        Act::Edit(Which::Filter(Filter::eq("even", true)), Edit::Delete),
         Act::Snapshot("copy"),
         Act::Reopen,
         Act::Write(upserts(24..26, 3)),
@@ -362,11 +416,14 @@ pub(crate) fn life() -> Vec<Act> {
                 .collect(),
         ),
         Act::Write(upserts(60..63, 2)),
+        mark(Which::Filter(Filter::eq("number", 62)), 6),
+        mark(Which::Filter(Filter::And(vec![])), 7),
         Act::Snapshot("copy"),
         Act::Write(deletes(
             (40..115).filter(|number: &u64| number.is_multiple_of(2)),
         )),
         Act::Compact,
+        Act::Edit(Which::Filter(Filter::eq("even", false)), Edit::Delete),
         Act::Reopen,
         Act::Write(upserts(100..103, 4)),
         Act::Bulk((200..210).map(|number| row(number, 1)).collect()),

@@ -27,6 +27,7 @@ pub(crate) fn kind_of(act: &str, error: &Error) -> String {
 pub(crate) fn name_of(act: &Act) -> &'static str {
     match act {
         Act::Write(_) => "write",
+        Act::Edit(..) => "edit",
         Act::Bulk(_) => "bulk",
         Act::Seal => "seal",
         Act::Compact => "compact",

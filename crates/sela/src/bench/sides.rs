@@ -16,9 +16,9 @@ use crate::stats::Stats;
 #[non_exhaustive]
 pub struct Used {
     /// `cpu` or `gpu:N`.
-    pub name: String,
-    /// The GPU's own name.
-    pub gpu: Option<String>,
+    pub device: String,
+    /// The GPU's name; nothing for the CPU.
+    pub device_name: Option<String>,
     /// The interface to the GPU.
     pub backend: Option<String>,
     /// What the GPU is made of.
@@ -42,9 +42,14 @@ pub(super) struct Side {
     gpu: Option<GpuFacts>,
 }
 
-/// The devices to measure; all engines have their data in `data`.
-pub(super) fn open(engine: &Engine, devices: &[DeviceChoice], data: &Path) -> Result<Vec<Side>> {
-    let mut sides: Vec<Side> = Vec::new();
+/// The devices to measure, and what is said of those that could not be opened though nobody named
+/// them; all engines have their data in `data`.
+pub(super) fn open(
+    engine: &Engine,
+    devices: &[DeviceChoice],
+    data: &Path,
+) -> Result<(Vec<Side>, Vec<String>)> {
+    let (mut sides, mut unopened): (Vec<Side>, _) = (Vec::new(), Vec::new());
     let mut choices = devices.to_vec();
     if choices.is_empty() {
         choices.push(DeviceChoice::Cpu);
@@ -62,7 +67,13 @@ pub(super) fn open(engine: &Engine, devices: &[DeviceChoice], data: &Path) -> Re
             })
         };
         let mut opened = with(device)?;
-        let gpu = opened.device()?;
+        let gpu = match opened.device() {
+            Err(error) if devices.is_empty() => {
+                unopened.push(format!("{error}: {device} is not measured"));
+                continue;
+            }
+            gpu => gpu?,
+        };
         // `auto` routes searches, and what is measured on a device is all to be done by it.
         if device == DeviceChoice::Auto {
             opened = with(match &gpu {
@@ -82,7 +93,7 @@ pub(super) fn open(engine: &Engine, devices: &[DeviceChoice], data: &Path) -> Re
             });
         }
     }
-    Ok(sides)
+    Ok((sides, unopened))
 }
 
 /// What a measurement uses of a device.
@@ -105,8 +116,8 @@ impl Side {
         };
         let gpu = self.gpu.as_ref();
         Ok(Used {
-            name: self.name.clone(),
-            gpu: gpu.map(|gpu| gpu.name.clone()),
+            device: self.name.clone(),
+            device_name: gpu.map(|gpu| gpu.name.clone()),
             backend: gpu.map(|gpu| gpu.backend.to_string()),
             kind: gpu.map(|gpu| gpu.kind.to_string()),
             driver: gpu.map(|gpu| gpu.driver.clone()),

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+
+use sela_index::Searcher;
 
 use super::lock;
 
@@ -13,20 +16,44 @@ use super::lock;
 /// lasts.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
+/// The engine's searcher, once there is one.
+pub(crate) type SharedSearcher = Arc<Mutex<Option<Arc<Searcher>>>>;
+
 /// An open store, and the sign that it is closed.
-#[derive(Debug)]
 pub(crate) struct OpenStore {
     store: sela_store::Collection,
+    /// Who may hold copies of its rows.
+    searcher: SharedSearcher,
     // Never sent on. It goes after the store, when the store's lock is free: the slot hears that.
     _closed: Option<Sender<Infallible>>,
 }
 
 impl OpenStore {
     /// A store whose end nobody waits for, as it holds no lock.
-    pub(crate) fn read_only(store: sela_store::Collection) -> Self {
+    pub(crate) fn read_only(store: sela_store::Collection, searcher: SharedSearcher) -> Self {
         Self {
             store,
+            searcher,
             _closed: None,
+        }
+    }
+}
+
+impl fmt::Debug for OpenStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+impl Drop for OpenStore {
+    /// Opened again, its segments have other identities: copies of their rows are of no use then.
+    fn drop(&mut self) {
+        let searcher = lock(&self.searcher).clone();
+        let (Some(searcher), Ok(view)) = (searcher, self.store.view()) else {
+            return;
+        };
+        for identity in view.parts().iter().filter_map(|part| part.identity()) {
+            searcher.forget(identity);
         }
     }
 }
@@ -66,10 +93,15 @@ impl Slot {
     }
 
     /// Puts a handle where none is open.
-    pub(crate) fn fill(&mut self, store: sela_store::Collection) -> Arc<OpenStore> {
+    pub(crate) fn fill(
+        &mut self,
+        store: sela_store::Collection,
+        searcher: SharedSearcher,
+    ) -> Arc<OpenStore> {
         let (sender, receiver) = channel();
         let store = Arc::new(OpenStore {
             store,
+            searcher,
             _closed: Some(sender),
         });
         self.open = Arc::downgrade(&store);
@@ -95,7 +127,7 @@ mod tests {
 
     use sela_store::{Collection, Options, Schema};
 
-    use super::Slot;
+    use super::{SharedSearcher, Slot};
 
     #[test]
     fn a_handle_that_is_closing_is_waited_for() {
@@ -105,7 +137,7 @@ mod tests {
         let mut slot = Slot::default();
         assert!(slot.open_or_closed().is_none(), "none was ever open");
         let store = Collection::create(&dir, &Schema::new(2, "external:2"), &options).unwrap();
-        let mut handle = slot.fill(store);
+        let mut handle = slot.fill(store, SharedSearcher::default());
         for _ in 0..50 {
             assert!(slot.open_or_closed().is_some());
             // For a moment there is no handle, and the store is not closed.
@@ -114,7 +146,10 @@ mod tests {
                 std::hint::spin_loop();
             }
             assert!(slot.open_or_closed().is_none());
-            handle = slot.fill(Collection::open(&dir, &options).unwrap());
+            handle = slot.fill(
+                Collection::open(&dir, &options).unwrap(),
+                SharedSearcher::default(),
+            );
             closing.join().unwrap();
         }
     }

@@ -8,6 +8,7 @@ use sela_store::{Id, Record};
 use super::vectors::{Distance, name_of};
 use super::{Checks, Outcome, skipped, verdict};
 use crate::collection::{Collection, CollectionOptions, Item};
+use crate::device::NoGpu;
 use crate::engine::{Engine, Options};
 use crate::error::Result;
 use crate::query::{Metric, Query, metric_name};
@@ -30,7 +31,7 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
         let name = format!("{} vectors of the GPU are the CPU's", name_of(dtype));
         checks.run(name, || match &gpu {
             Some(gpu) => vectors(engine, gpu, dtype),
-            None => skipped(lack(engine)),
+            None => skipped(lack(engine)?),
         });
     }
     for record in [Record::F32, Record::F16] {
@@ -38,19 +39,19 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
         let name = format!("searches of {kind} rows by the GPU give the CPU's answers");
         checks.run(name, || match &gpu {
             Some(gpu) => searches(engine, gpu, record),
-            None => skipped(lack(engine)),
+            None => skipped(lack(engine)?),
         });
     }
     Ok(())
 }
 
 /// Why there is no GPU to check.
-fn lack(engine: &Engine) -> String {
-    match engine.options().device {
-        DeviceChoice::Cpu => "a GPU that may be used: the device asked for is `cpu`".to_owned(),
-        _ if cfg!(not(feature = "gpu")) => "GPU kernels in its build".to_owned(),
-        _ => "a GPU that is no software adapter".to_owned(),
-    }
+fn lack(engine: &Engine) -> Result<String> {
+    Ok(match engine.no_gpu()? {
+        Some(NoGpu { why, failed: true }) => format!("a GPU that opens: {why}"),
+        Some(NoGpu { why, .. }) => format!("a GPU in use: everything is done by {why}"),
+        None => "a GPU".to_owned(),
+    })
 }
 
 /// An engine of its own on a device.

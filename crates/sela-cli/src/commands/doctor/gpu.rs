@@ -1,6 +1,6 @@
 //! GPUs in the doctor's report.
 
-use sela::{DeviceChoice, Engine, GpuFacts, GpuProbe, MatrixShape};
+use sela::{DeviceChoice, Engine, GpuFacts, GpuProbe, MatrixShape, NoGpu};
 use serde_json::{Value, json};
 
 use super::{Ended, Test};
@@ -12,13 +12,21 @@ pub(super) type InUse = sela::Result<Option<GpuProbe>>;
 /// Opens the device; tests and measures it if it is a GPU.
 pub(super) fn in_use(engine: &Engine, there: &[GpuFacts], tests: &mut Vec<Test>) -> InUse {
     let Some(facts) = engine.device()? else {
-        let why = match engine.options().device {
-            DeviceChoice::Cpu => "the device asked for is `cpu`",
-            _ => "a software adapter is used only when its number is asked for",
-        };
-        // Where there is no GPU at all, that was told above.
-        if !there.is_empty() {
-            tests.push(Test::skipped("GPU kernels".to_owned(), why));
+        let what = "GPU kernels".to_owned();
+        match engine.no_gpu()? {
+            // That is a fault, unlike a GPU that nobody asked for.
+            Some(NoGpu {
+                why, failed: true, ..
+            }) => tests.push(Test {
+                what,
+                millis: None,
+                ended: Ended::Fail(format!("everything is done by {why}")),
+            }),
+            // Where there is no GPU at all, that was told above.
+            Some(NoGpu { why, .. }) if !there.is_empty() => {
+                tests.push(Test::skipped(what, format!("everything is done by {why}")));
+            }
+            _ => {}
         }
         return Ok(None);
     };
@@ -116,7 +124,7 @@ fn shape(shape: &MatrixShape) -> String {
 
 pub(super) fn gpu_json(gpu: &GpuFacts) -> Value {
     json!({
-        "device": DeviceChoice::Number(gpu.index).to_string(), "name": gpu.name,
+        "device": DeviceChoice::Number(gpu.index).to_string(), "device_name": gpu.name,
         "backend": gpu.backend.to_string(), "kind": gpu.kind.to_string(), "driver": gpu.driver,
         "vendor": gpu.vendor, "device_id": gpu.device, "unified_memory": gpu.unified_memory,
         "f16": gpu.f16, "subgroup": gpu.subgroup,

@@ -4,9 +4,9 @@ use std::fmt;
 
 use super::Variant;
 use super::emulate::emulated;
-use super::template::{Names, expand};
 use crate::error::Error;
 use crate::gpu::Binding;
+use crate::gpu::template::{Names, expand};
 
 /// What a shader needs of a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

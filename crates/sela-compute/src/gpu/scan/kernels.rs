@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::gpu::encode::{Needs, Shader};
+use crate::gpu::template::{Names, expand};
 use crate::gpu::{Binding, Gpu, Kernel, KernelSource};
 use crate::scan::{Metric, Record};
 
@@ -86,7 +87,7 @@ impl Kernels {
         if let Some(kernel) = compiled.get(&key) {
             return Ok(kernel.clone());
         }
-        let (wgsl, entry) = (key.wgsl(), key.entry());
+        let (wgsl, entry) = (key.wgsl()?, key.entry());
         let kernel = Arc::new(self.gpu.kernel(&KernelSource {
             label: entry,
             wgsl: &wgsl,
@@ -105,9 +106,9 @@ impl Kernels {
 
 impl Key {
     /// The text of the kernel.
-    pub(super) fn wgsl(self) -> String {
+    pub(super) fn wgsl(self) -> Result<String, Error> {
         let mut text = String::new();
-        let mut names: HashMap<&str, u32> = HashMap::new();
+        let mut names: Names<'_> = Vec::new();
         let file = match self {
             Self::Few {
                 subgroup,
@@ -145,9 +146,8 @@ impl Key {
             Self::Coarse | Self::Fine | Self::Pick => include_str!("select.wgsl"),
         };
         text += "const LOW: f32 = -3.4e38;\nconst NONE: u32 = 0xffffffffu;\n";
-        let lines: Vec<&str> = file.lines().collect();
-        expand(&lines, &names, &mut Vec::new(), &mut text);
-        text
+        text += &expand(file, &names)?;
+        Ok(text)
     }
 
     fn entry(self) -> &'static str {
@@ -179,7 +179,7 @@ impl Key {
 }
 
 /// The names that conditions ask for.
-fn shape(names: &mut HashMap<&str, u32>, record: Record, metric: Metric) {
+fn shape(names: &mut Names<'_>, record: Record, metric: Metric) {
     names.extend([
         ("HALVES", u32::from(record == Record::F16)),
         ("COSINE", u32::from(metric == Metric::Cosine)),
@@ -188,72 +188,12 @@ fn shape(names: &mut HashMap<&str, u32>, record: Record, metric: Metric) {
     ]);
 }
 
-/// Writes lines out, with `//# if NAME`, `//# else`, `//# for x in NAME` and `//# end` done, and
-/// `$x` and `$NAME` replaced.
-fn expand<'a>(
-    lines: &[&'a str],
-    names: &HashMap<&str, u32>,
-    loops: &mut Vec<(&'a str, u32)>,
-    text: &mut String,
-) {
-    let mut at = 0;
-    while at < lines.len() {
-        let line = lines[at];
-        at += 1;
-        let Some(directive) = line.strip_prefix("//# ") else {
-            let mut line = line.to_string();
-            for (name, value) in loops.iter().chain(
-                names
-                    .iter()
-                    .map(|(n, v)| (*n, *v))
-                    .collect::<Vec<_>>()
-                    .iter(),
-            ) {
-                line = line.replace(&format!("${name}"), &value.to_string());
-            }
-            text.push_str(&line);
-            text.push('\n');
-            continue;
-        };
-        // The lines up to this directive's end, and where its `else` is.
-        let (mut depth, mut end, mut other) = (1, at, None);
-        while end < lines.len() {
-            match lines[end].strip_prefix("//# ") {
-                Some("end") => depth -= 1,
-                Some("else") if depth == 1 => other = Some(end),
-                Some("else") | None => {}
-                Some(_) => depth += 1,
-            }
-            if depth == 0 {
-                break;
-            }
-            end += 1;
-        }
-        let words: Vec<&str> = directive.split(' ').collect();
-        let value = |name: &str| names.get(name).copied().or_else(|| name.parse().ok());
-        match words[..] {
-            ["for", x, "in", count] => {
-                for i in 0..value(count).unwrap_or(0) {
-                    loops.push((x, i));
-                    expand(&lines[at..end], names, loops, text);
-                    loops.pop();
-                }
-            }
-            ["if", name] if value(name).unwrap_or(0) != 0 => {
-                expand(&lines[at..other.unwrap_or(end)], names, loops, text);
-            }
-            _ => {
-                if let Some(other) = other {
-                    expand(&lines[other + 1..end], names, loops, text);
-                }
-            }
-        }
-        at = end + 1;
-    }
-}
-
 /// Every kernel in every form that its text has, for tests that translate all of them.
-pub fn shaders() -> Vec<Shader> {
+///
+/// # Errors
+///
+/// None, unless a shader's text is broken.
+pub fn shaders() -> Result<Vec<Shader>, Error> {
     let mut keys = vec![Key::Coarse];
     for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
         for record in [Record::F32, Record::F16] {
@@ -276,17 +216,20 @@ pub fn shaders() -> Vec<Shader> {
             chunks: 10,
         }));
     }
-    let shader = |key: &Key| Shader {
-        name: format!("scan {key:?}"),
-        source: key.wgsl(),
-        needs: Needs {
+    let shader = |key: &Key| {
+        let needs = Needs {
             f16: matches!(key, Key::Matrix { .. }),
             subgroup: matches!(key, Key::Matrix { .. } | Key::Few { subgroup: true, .. }),
             matrix: match key {
                 Key::Matrix { side, .. } => *side,
                 _ => 0,
             },
-        },
+        };
+        Ok(Shader {
+            name: format!("scan {key:?}"),
+            source: key.wgsl()?,
+            needs,
+        })
     };
     keys.iter().map(shader).collect()
 }
@@ -299,7 +242,7 @@ mod tests {
     /// All texts are WGSL and become SPIR-V, on machines without any GPU too.
     #[test]
     fn every_text_is_a_shader() {
-        for shader in shaders() {
+        for shader in shaders().unwrap() {
             let module = naga::front::wgsl::parse_str(&shader.source).unwrap_or_else(|e| {
                 panic!("{}: {}", shader.name, e.emit_to_string(&shader.source))
             });

@@ -29,14 +29,14 @@ var<immediate> job: Job;
 @group(0) @binding(3) var<storage, read> rows: array<f16>;
 @group(0) @binding(4) var<storage, read> numbers: array<f16>;
 
-alias Left = coop_mat$SIDEx$SIDE<f16, A>;
-alias Right = coop_mat$SIDEx$SIDE<f16, B>;
-alias Sums = coop_mat$SIDEx$SIDE<f32, C>;
+alias Left = coop_mat$(SIDE)x$(SIDE)<f16, A>;
+alias Right = coop_mat$(SIDE)x$(SIDE)<f16, B>;
+alias Sums = coop_mat$(SIDE)x$(SIDE)<f32, C>;
 
 // Sums of 64 rows with SIDE queries, for each subgroup, query after query; 68, not 64, so that
 // queries side by side hit banks side by side.
 const PITCH: u32 = 68u;
-var<workgroup> sums: array<f32, 2u * $SIDEu * PITCH>;
+var<workgroup> sums: array<f32, 2u * $(SIDE)u * PITCH>;
 // What a row's sum is multiplied by and what is added; LOW for a dead row.
 var<workgroup> factors: array<f32, 128>;
 var<workgroup> offsets: array<f32, 128>;
@@ -87,12 +87,12 @@ fn main(
     var sum_$i_$j = Sums();
 //# end
 //# end
-    for (var at = 0u; at < pitch; at += $SIDEu) {
+    for (var at = 0u; at < pitch; at += $(SIDE)u) {
 //# for i in TILES
-        let a$i = coopLoadT<Left>(&rows[begin + $iu * $SIDEu * pitch + at], pitch);
+        let a$i = coopLoadT<Left>(&rows[begin + $iu * $(SIDE)u * pitch + at], pitch);
 //# end
 //# for j in COLS
-        let b$j = coopLoad<Right>(&numbers[job.queries + $ju * $SIDEu * pitch + at], pitch);
+        let b$j = coopLoad<Right>(&numbers[job.queries + $ju * $(SIDE)u * pitch + at], pitch);
 //# end
 //# for i in TILES
 //# for j in COLS
@@ -102,41 +102,41 @@ fn main(
     }
 
     // Thread t ranks query t % SIDE, its share of the rows the t / SIDE-th.
-    let own = thread % $SIDEu;
-    let share = thread / $SIDEu;
-    let width = 128u / (64u / $SIDEu);
+    let own = thread % $(SIDE)u;
+    let share = thread / $(SIDE)u;
+    let width = 128u / (64u / $(SIDE)u);
 //# for j in COLS
     workgroupBarrier();
 //# for i in TILES
     {
         let done = sum_$i_$j;
-        let to = &sums[subgroup * $SIDEu * PITCH + $iu * $SIDEu];
+        let to = &sums[subgroup * $(SIDE)u * PITCH + $iu * $(SIDE)u];
         let step = PITCH;
         coopStore(done, to, step);
     }
 //# end
     workgroupBarrier();
     {
-        let scale = bitcast<f32>(input[job.scales + ($ju * $SIDEu + own) / 4u][($ju * $SIDEu + own) % 4u]);
+        let scale = bitcast<f32>(input[job.scales + ($ju * $(SIDE)u + own) / 4u][($ju * $(SIDE)u + own) % 4u]);
         var most = LOW;
         for (var i = 0u; i < width; i++) {
             let row = share * width + i;
-            let sum = sums[row / 64u * $SIDEu * PITCH + own * PITCH + row % 64u];
+            let sum = sums[row / 64u * $(SIDE)u * PITCH + own * PITCH + row % 64u];
             let rank = sum * scale * factors[row] + offsets[row];
             most = max(most, select(rank, LOW, offsets[row] == LOW));
         }
         parts[thread] = most;
     }
     workgroupBarrier();
-    if thread < $SIDEu * 2u {
+    if thread < $(SIDE)u * 2u {
         // Each of the two groups has half of the shares.
-        let half = thread / $SIDEu;
-        let shares = 32u / $SIDEu;
+        let half = thread / $(SIDE)u;
+        let shares = 32u / $(SIDE)u;
         var most = LOW;
         for (var i = 0u; i < shares; i++) {
-            most = max(most, parts[(half * shares + i) * $SIDEu + own]);
+            most = max(most, parts[(half * shares + i) * $(SIDE)u + own]);
         }
-        let query = $ju * $SIDEu + own;
+        let query = $ju * $(SIDE)u + own;
         if query < job.count && tile + half * 64u < unit.z {
             best[job.first + query * job.groups + first_group + group.x * 2u + half] = most;
         }

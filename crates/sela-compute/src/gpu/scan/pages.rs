@@ -90,8 +90,8 @@ struct Ghost {
     count: u32,
 }
 
-/// The units on the device. All of it is used under one lock, from looking a unit up until the
-/// submission that reads it: the queue's order then keeps later writes away from it.
+/// The units on the device. Only the search whose turn it is lets units in and others go; see
+/// `Engine::turn`.
 pub(super) struct Pages {
     gpu: Gpu,
     residency: Residency,
@@ -281,6 +281,21 @@ impl Pages {
         for name in names {
             self.drop_page(name);
         }
+    }
+
+    /// Forgets all units of blocks whose rows are gone. Those that work is under way with stay
+    /// readable to it: the queue's order keeps later writes away.
+    pub(super) fn forget_owner(&mut self, owner: u64) {
+        let names: Vec<Name> = self
+            .pages
+            .keys()
+            .filter(|(page, _)| page.owner == owner)
+            .copied()
+            .collect();
+        for name in names {
+            self.drop_page(name);
+        }
+        self.ghosts.retain(|(page, _), _| page.owner != owner);
     }
 
     /// A place that did not get its unit.

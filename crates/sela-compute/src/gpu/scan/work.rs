@@ -33,6 +33,11 @@ const ROOM_MANY: usize = 1_024;
 pub(super) struct Engine {
     pub(super) gpu: Gpu,
     pub(super) kernels: Kernels,
+    /// Held by a search from looking units up until the submission that reads them: the queue's
+    /// order then keeps later writes away from what they read. Whoever changes where units lie that
+    /// others may use holds it, so a unit that was found stays where it is.
+    pub(super) turn: Mutex<()>,
+    /// Locked for moments only, never while rows are read: others ask for figures meanwhile.
     pub(super) pages: Mutex<Pages>,
     pub(super) spaces: Mutex<Vec<Space>>,
     /// Most ranks that come back whole, for the CPU to choose among.
@@ -132,6 +137,12 @@ impl Engine {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Gives up the copies of blocks whose rows are gone.
+    pub(super) fn forget(&self, owner: u64) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().forget_owner(owner);
+    }
+
     /// Ranks all units for all queries of a batch.
     pub(super) fn search(&self, job: &Job<'_, '_>) -> Result<Vec<Verdict>, Error> {
         let slacks = job.packed.slacks(job.side().is_some());
@@ -184,7 +195,8 @@ impl Engine {
         round: u64,
         todo: &mut VecDeque<(usize, Unit)>,
     ) -> Result<Option<Flight>, Error> {
-        let mut pages = self.lock();
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let half_bytes = self.lock().half_bytes;
         let mut input = Input::default();
         let rankers = rankers(job, &mut input);
         let queries = job.packed.len().next_multiple_of(8);
@@ -198,25 +210,27 @@ impl Engine {
             let bytes = layout.unit_bytes(unit.rows);
             let full = !placed.is_empty() && u64::from(groups + more) > most;
             let found = match unit.name {
-                Some(name) if !full => pages.find(name, unit.form(layout), search, round == 0),
+                Some(name) if !full => {
+                    let form = unit.form(layout);
+                    self.lock().find(name, form, search, round == 0)
+                }
                 _ => None,
             };
             let (place, fresh, spoiled) = match found {
                 Some(place) => (place, false, false),
                 None if round == 0 => {
                     if !full {
-                        pages.miss(unit.name, search);
+                        self.lock().miss(unit.name, search);
                     }
                     later.push_back((record, unit));
                     continue;
                 }
-                None if full || (uploaded > 0 && uploaded + bytes > pages.half_bytes) => {
+                None if full || (uploaded > 0 && uploaded + bytes > half_bytes) => {
                     later.push_back((record, unit));
                     continue;
                 }
                 None => {
-                    let place =
-                        self.bring(job, &mut pages, search, round, &mut ring, (layout, unit))?;
+                    let place = self.bring(job, search, round, &mut ring, (layout, unit))?;
                     let Some((place, spoiled)) = place else {
                         later.push_back((record, unit));
                         continue;
@@ -248,8 +262,7 @@ impl Engine {
                 p.first_group,
             )
         });
-        self.submit(job, &pages, input, &rankers, placed, groups)
-            .map(Some)
+        self.submit(job, input, &rankers, placed, groups).map(Some)
     }
 
     /// Brings a unit in, to stay if it may, else through the ring; `None` when the ring is full.
@@ -257,7 +270,6 @@ impl Engine {
     fn bring(
         &self,
         job: &Job<'_, '_>,
-        pages: &mut Pages,
         search: u64,
         round: u64,
         ring: &mut u64,
@@ -265,15 +277,15 @@ impl Engine {
     ) -> Result<Option<(Place, bool)>, Error> {
         let bytes = layout.unit_bytes(unit.rows);
         let stays = match unit.name {
-            Some(name) => pages.admit(name, bytes, search)?,
+            Some(name) => self.lock().admit(name, bytes, search)?,
             None => None,
         };
         let place = match stays {
             Some(place) => Some(place),
-            None => pages.ring(round, *ring, bytes)?,
+            None => self.lock().ring(round, *ring, bytes)?,
         };
         let Some(place) = place else { return Ok(None) };
-        let slab = pages.buffer(place.slab)?.clone();
+        let slab = self.slab(place.slab)?;
         let block = &job.blocks[unit.block as usize];
         let up = upload::unit(
             &self.gpu,
@@ -284,6 +296,7 @@ impl Engine {
             (&slab, place.offset),
         );
         let spoiled = matches!(up, Ok(true));
+        let mut pages = self.lock();
         match (up, stays.and(unit.name)) {
             (Ok(_), Some(name)) => pages.keep(name, unit.form(layout), place, search),
             (Ok(_), None) => {
@@ -304,7 +317,6 @@ impl Engine {
     fn submit(
         &self,
         job: &Job<'_, '_>,
-        pages: &Pages,
         mut input: Input,
         rankers: &[Ranker; 2],
         placed: Vec<Placed>,
@@ -341,7 +353,7 @@ impl Engine {
             let counts = space.counts(gpu)?;
             recording.encoder().clear_buffer(counts, 0, Some(bytes));
         }
-        self.record_norms(&mut recording, &mut space, pages, rankers, &placed)?;
+        self.record_norms(&mut recording, &mut space, rankers, &placed)?;
         for run in runs(&placed) {
             let ranker = rankers[placed[run.start].record];
             let to = Ranking {
@@ -350,7 +362,7 @@ impl Engine {
                 peaks: peaks + run.start as u32,
             };
             let run = &placed[run];
-            self.record_ranks(&mut recording, &mut space, pages, job, (ranker, to), run)?;
+            self.record_ranks(&mut recording, &mut space, job, (ranker, to), run)?;
         }
         let read = match back {
             Back::Whole { .. } => Read {
@@ -406,6 +418,11 @@ impl Engine {
         Ok(())
     }
 
+    /// The buffer of a slab.
+    fn slab(&self, number: usize) -> Result<wgpu::Buffer, Error> {
+        self.lock().buffer(number).cloned()
+    }
+
     fn space(&self) -> Space {
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
         spaces.pop().unwrap_or_else(Space::new)
@@ -416,7 +433,6 @@ impl Engine {
         &self,
         recording: &mut Recording,
         space: &mut Space,
-        pages: &Pages,
         rankers: &[Ranker; 2],
         placed: &[Placed],
     ) -> Result<(), Error> {
@@ -427,8 +443,9 @@ impl Engine {
                 chunks: layout.chunks(),
             };
             let kernel = self.kernels.get(key)?;
-            let slab = (placed.place.slab, pages.buffer(placed.place.slab)?);
-            let bound = space.bind(&self.gpu, &self.kernels, key, Some(slab))?;
+            let slab = self.slab(placed.place.slab)?;
+            let slab = Some((placed.place.slab, &slab));
+            let bound = space.bind(&self.gpu, &self.kernels, key, slab)?;
             let first = (placed.place.offset / 4) as u32;
             let peak = first + (layout.padded(placed.unit.rows) / 4) as u32;
             let pass = recording.pass();
@@ -445,7 +462,6 @@ impl Engine {
         &self,
         recording: &mut Recording,
         space: &mut Space,
-        pages: &Pages,
         job: &Job<'_, '_>,
         (ranker, to): (Ranker, Ranking),
         run: &[Placed],
@@ -455,7 +471,8 @@ impl Engine {
         } = ranker;
         let metric = job.packed.metric;
         let count = job.packed.len();
-        let slab = (run[0].place.slab, pages.buffer(run[0].place.slab)?);
+        let slab = self.slab(run[0].place.slab)?;
+        let slab = (run[0].place.slab, &slab);
         let rows = run.iter().map(|placed| placed.unit.rows).max().unwrap_or(0);
         let grid = (rows.div_ceil(TILE_ROWS), run.len() as u32);
         let mut first = 0;

@@ -1,17 +1,16 @@
 //! Vectors to search: loaded into memory, or stored for good.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use sela::{Fields, Id, Item, Query};
+use sela::{Database, Fields, Id, Item, Query};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::ms;
 use crate::auth::{Role, at_least};
-use crate::database::Database;
 use crate::dto::error::Problem;
 use crate::dto::metal4::{
     LoadDatabaseRequest, LoadDatabaseResponse, RetrieveResponse, SearchRequest, SearchResponse,
@@ -35,7 +34,7 @@ pub(crate) fn router() -> OpenApiRouter<AppState> {
 
 impl AppState {
     /// The database that is searched now, if one is loaded.
-    pub(crate) fn database(&self) -> Option<Arc<Database>> {
+    pub(crate) fn database(&self) -> Option<Database> {
         self.database
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -75,10 +74,10 @@ async fn load_database(
         if rows.len() == 0 {
             return Err(ApiError::invalid("embeddings", "there are no rows"));
         }
-        Ok(Arc::new(Database::new(rows.dim, rows.numbers)?))
+        Ok(Database::new(&rows.numbers, rows.dim)?)
     });
     let made = made.await?;
-    let (rows, dim) = (made.rows(), made.dim());
+    let (rows, dim) = (made.len(), made.dim());
     *app.database.write().unwrap_or_else(PoisonError::into_inner) = Some(made);
     Ok(Json(LoadDatabaseResponse {
         message: format!("{rows} vectors of {dim} numbers are loaded"),
@@ -123,13 +122,14 @@ async fn search(
             return Err(ApiError::conflict("dimension_mismatch", detail));
         }
         let embedded = work::embed_one(&app, request.query).await?;
+        let engine = app.engine.clone();
         let found = work::blocking(&app, move || {
-            Ok(database.search(&embedded.vectors, k, metric))
+            Ok(engine.search_database(&database, &embedded.vectors, k, metric)?)
         });
         let found = found
             .await?
             .into_iter()
-            .map(|(row, score)| (row as u64, score));
+            .map(|found| (u64::from(found.row), found.score));
         return Ok(Json(answer(&app, found.collect(), began)));
     }
     let stored = app.clone();

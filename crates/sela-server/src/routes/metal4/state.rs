@@ -119,15 +119,9 @@ fn statistics(app: &AppState) -> Result<StatsResponse, ApiError> {
     let stats = app.engine.stats();
     let searches = &stats.searches;
     let pages = searches.pages;
-    let lanes_calls: u64 = stats.lanes.iter().map(|lane| lane.requests).sum();
-    let on_gpu = stats.tier.is_some_and(|tier| tier != sela::Tier::Cpu);
-    let by_gpu = if on_gpu {
-        stats.texts.saturating_sub(stats.degraded)
-    } else {
-        0
-    };
+    let queued: u64 = stats.lanes.iter().map(|lane| lane.requests).sum();
     let database = app.database();
-    let (rows, dim) = database.map_or((0, 0), |d| (d.rows(), d.dim()));
+    let (rows, dim) = database.map_or((0, 0), |d| (d.len(), d.dim()));
     Ok(StatsResponse {
         capabilities: StatsCapabilities {
             tier: stats.tier.map(|tier| tier.to_string()),
@@ -136,20 +130,21 @@ fn statistics(app: &AppState) -> Result<StatsResponse, ApiError> {
             model: app.model().ok().map(|model| model.name.clone()),
         },
         embedder: StatsEmbedder {
-            calls: stats.embed_calls + lanes_calls,
+            calls: stats.embed_calls + queued,
             texts: stats.texts,
             tokens: stats.tokens,
             truncated: stats.truncated,
             degraded: stats.degraded,
             fallbacks: stats.fallbacks - searches.fallbacks.min(stats.fallbacks),
             last_fallback: stats.last_fallback.clone(),
-            gpu_share: share(by_gpu, stats.texts),
-            cpu_share: share(stats.texts - by_gpu, stats.texts),
+            gpu_share: share(stats.texts_on_gpu, stats.texts),
+            cpu_share: share(stats.texts_on_cpu, stats.texts),
+            times: stats.embed_times,
             lanes: stats.lanes,
         },
         vector_search: StatsSearch {
             queries: stats.queries,
-            total_seconds: stats.query_time.as_secs_f64(),
+            times: stats.query_times,
             on_gpu: searches.on_gpu,
             on_cpu: searches.on_cpu,
             gpu_share: share(searches.on_gpu, searches.on_gpu + searches.on_cpu),
