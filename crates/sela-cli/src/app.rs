@@ -359,7 +359,8 @@ impl Stop {
     }
 }
 
-fn env(name: &str) -> Option<String> {
+/// A variable that is set and not empty.
+pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -24,6 +24,7 @@ Environment:
   SELA_GPU_CACHE           as `--gpu-cache`
   SELA_HUB or HF_ENDPOINT  the model hub to fetch from
   SELA_OFFLINE             when set, nothing is fetched
+  SELA_LOG                 what the log tells: a level, or parts with levels
   NO_COLOR                 when set, no colours
 
 An empty one counts as not set.

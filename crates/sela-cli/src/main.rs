@@ -21,10 +21,12 @@ fn main() -> ExitCode {
     let cli = args::parse();
     let serves = matches!(cli.command, Command::Serve(_));
     // A server's settings say how it writes its log.
-    if !serves {
-        log::to_stderr(&cli.global, LogFormat::Text);
-    }
-    let ended = App::new(cli.global, serves).and_then(|app| {
+    let logs = match serves {
+        true => Ok(()),
+        false => log::to_stderr(&cli.global, LogFormat::Text),
+    };
+    let opened = logs.and_then(|()| App::new(cli.global, serves));
+    let ended = opened.and_then(|app| {
         let ended = commands::run(&app, cli.command);
         let failure = ended.as_ref().err();
         let told = app.write_stats(failure.filter(|f| !matches!(f, Failure::BrokenPipe)));

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 /// A home with a collection `rows`, large enough to be worth a GPU's while.
 fn with_rows() -> Sela {
-    let sela = Sela::new();
+    let mut sela = Sela::new();
+    sela.on_cpu = false;
     sela.write_vectors("rows", 1_000, 64);
     sela.ok(&[
         "--quiet", "index", "-c", "rows", "-i", "rows.npy", "--ids", "rows.ids",
@@ -180,7 +181,8 @@ fn figures_are_written_when_a_command_fails_too() {
 
 #[test]
 fn the_doctor_tells_of_every_gpu_or_once_that_there_is_none() {
-    let sela = Sela::new();
+    let mut sela = Sela::new();
+    sela.on_cpu = false;
     let there = gpus(&sela);
     let text = sela.ok(&["doctor"]);
     for (number, gpu) in there.iter().enumerate() {

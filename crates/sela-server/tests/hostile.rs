@@ -172,33 +172,49 @@ fn a_body_that_does_not_come_is_not_waited_for() {
     });
 }
 
+/// A body whose beginning comes and whose rest does not.
+struct Begun(Option<axum::body::Bytes>);
+
+impl axum::body::HttpBody for Begun {
+    type Data = axum::body::Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+        match self.0.take() {
+            Some(bytes) => std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(bytes)))),
+            None => std::task::Poll::Pending,
+        }
+    }
+}
+
 #[test]
 fn bodies_together_have_a_limit() {
     run(async {
         let server = Server::with(|settings| {
-            settings.limits.bodies_bytes_max = Bytes(100 << 10);
+            settings.limits.bodies_bytes_max = Bytes(200 << 10);
             settings.limits.body_bytes_max = Bytes(150 << 10);
         });
-        let large = || {
-            let request = request("POST", EMBED)
-                .header("authorization", format!("Bearer {}", server.admin))
-                .header("content-type", JSON)
-                .header("content-length", 150 << 10);
-            server.send(request.body(Body::new(common::Stalled)).unwrap())
-        };
-        let first = large();
+        let begun = Begun(Some(vec![b' '; 90 << 10].into()));
+        let first = server.send_raw(EMBED, JSON, Body::new(begun));
         let mut first = std::pin::pin!(first);
         let pending = std::future::poll_fn(|context| {
             std::task::Poll::Ready(first.as_mut().poll(context).is_pending())
         });
         assert!(pending.await);
-        let second = large().await;
+        let second = Body::from(vec![b' '; 140 << 10]);
+        let second = server.send_raw(EMBED, JSON, second).await;
         second.fails(429, "busy");
         assert_eq!(second.headers["retry-after"], "1");
-        // Nor is there room for one that tells no length and turns out to be large.
-        let endless = Body::new(common::Endless(1500));
-        let endless = server.send_raw(EMBED, JSON, endless).await;
-        endless.fails(429, "busy");
+        // One that tells its length is refused before any of it has come.
+        let told = request("POST", EMBED)
+            .header("authorization", format!("Bearer {}", server.admin))
+            .header("content-type", JSON)
+            .header("content-length", 150 << 10);
+        let told = told.body(Body::new(common::Stalled)).unwrap();
+        server.send(told).await.fails(429, "busy");
         server.post(EMBED, json!({"text": "a"})).await.is(200);
     });
 }

@@ -322,7 +322,9 @@ fn a_validation_holds_the_gpu_against_the_cpu() {
     let engine = Engine::open(with_model(home.path(), &model, DeviceChoice::Cpu)).unwrap();
     let checks = sela::validate::run(&engine, &mut |_| {}).unwrap();
     let skipped = |c: &&sela::validate::Check| match &c.outcome {
-        sela::validate::Outcome::Skipped { lacks } => lacks.contains("`cpu`"),
+        sela::validate::Outcome::Skipped { lacks } => {
+            lacks.contains("the CPU because it was asked for")
+        }
         _ => false,
     };
     assert_eq!(checks.iter().filter(skipped).count(), 4, "{checks:?}");

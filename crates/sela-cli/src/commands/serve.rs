@@ -25,7 +25,7 @@ pub(super) fn run(app: &App, args: &Serve) -> Result<Outcome> {
         Written::Text => LogFormat::Text,
         Written::Json => LogFormat::Json,
     };
-    log::to_stderr(&app.global, format);
+    log::to_stderr(&app.global, format)?;
     let mut options = app.options().clone();
     settings.apply(&mut options)?;
     let engine = Engine::open(options)?;
@@ -75,9 +75,19 @@ pub(super) fn settings(
         let name = name.into_string().ok()?;
         Some((name, value.into_string().ok()?))
     });
+    let mut env: Vec<(String, String)> = env.collect();
+    // What OpenTelemetry's own programs go by, unless ours says otherwise.
+    let given = env
+        .iter()
+        .any(|(name, _)| name == "SELA_TELEMETRY_OTLP_ENDPOINT");
+    let collector = crate::app::env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| crate::app::env("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    if let Some(collector) = collector.filter(|_| !given) {
+        env.push(("SELA_TELEMETRY_OTLP_ENDPOINT".to_owned(), collector));
+    }
     Ok(Settings::load(&Layers {
         file,
-        env: env.collect(),
+        env,
         flags: all,
     })?)
 }

@@ -10,6 +10,8 @@ pub(crate) struct Sela {
     pub(crate) home: tempfile::TempDir,
     /// Where the model is, when the test needs it.
     model: Option<PathBuf>,
+    /// Whether the CPU is asked for, as long as a test says nothing else.
+    pub(crate) on_cpu: bool,
 }
 
 impl Sela {
@@ -17,6 +19,7 @@ impl Sela {
         Self {
             home: tempfile::tempdir().unwrap(),
             model: None,
+            on_cpu: true,
         }
     }
 
@@ -34,6 +37,10 @@ impl Sela {
             .arg("--home")
             .arg(self.home.path())
             .env("SELA_OFFLINE", "1");
+        if self.on_cpu {
+            // Else machines without a GPU say so.
+            command.env("SELA_DEVICE", "cpu");
+        }
         if let Some(model) = &self.model {
             command.arg("--model").arg(model);
         }

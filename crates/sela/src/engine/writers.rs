@@ -52,7 +52,7 @@ impl Drop for OpenStore {
         let (Some(searcher), Ok(view)) = (searcher, self.store.view()) else {
             return;
         };
-        for identity in view.parts().iter().filter_map(|part| part.identity()) {
+        for identity in view.parts().iter().filter_map(sela_store::Part::identity) {
             searcher.forget(identity);
         }
     }

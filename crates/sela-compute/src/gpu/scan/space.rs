@@ -69,8 +69,10 @@ impl Space {
         Ok(())
     }
 
-    pub(super) fn input(&self, gpu: &Gpu) -> Result<&Buffer, Error> {
-        self.input.get(gpu)
+    /// Sends the input to its place; there is room for it.
+    pub(super) fn put(&self, gpu: &Gpu, input: &Input) -> Result<(), Error> {
+        let buffer = self.input.get(gpu)?;
+        gpu.caught(|| gpu.queue().write_buffer(buffer, 0, input.bytes()))
     }
 
     pub(super) fn best(&self, gpu: &Gpu) -> Result<&Buffer, Error> {

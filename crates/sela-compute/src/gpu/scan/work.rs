@@ -342,11 +342,7 @@ impl Engine {
         let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
         let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
         space.reserve(gpu, sizes)?;
-        gpu.caught(|| {
-            if let Ok(buffer) = space.input(gpu) {
-                gpu.queue().write_buffer(buffer, 0, input.bytes());
-            }
-        })?;
+        space.put(gpu, &input)?;
         let mut recording = gpu.record("search")?;
         if matches!(back, Back::Lists { .. }) {
             let bytes = u64::from(lists) * 4;
