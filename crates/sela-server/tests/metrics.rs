@@ -180,21 +180,20 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
 fn collections_after_the_hundredth_are_told_together() {
     run(async {
         let home = tempfile::tempdir().unwrap();
-        let (app, keys) = common::state(home.path(), |_| {});
+        // Before the server reads them: it looks at the file only once a second.
+        let keys = sela_server::KeyFile::new(home.path().join(sela_server::KeyFile::NAME));
+        let key = keys.create("read", sela_server::Role::Read).unwrap().secret;
+        let app = common::state(home.path(), |_| {});
         let options = sela::Options::new(home.path());
         let engine = sela::Engine::open(options).unwrap();
         for at in 0..103 {
-            let external = CollectionOptions {
-                vectors: sela::Vectors::external(2),
-                ..CollectionOptions::default()
-            };
+            let external = CollectionOptions::external(2);
             let collection = engine.create(&format!("c{at:03}"), &external).unwrap();
             if at >= 99 {
                 let item = sela::Item::vector(1, vec![1.0, 0.0]);
                 collection.upsert(&[item]).unwrap();
             }
         }
-        let key = keys.create("read", sela_server::Role::Read).unwrap().secret;
         let router = sela_server::router(app);
         let asked = request("GET", "/metrics").header("api-key", key);
         let got = common::answer(&router, asked.body(Body::empty()).unwrap()).await;
