@@ -210,51 +210,68 @@ fn the_first_key_is_told_once_and_a_signal_ends_in_order() {
     assert!(log.contains("key_created") && !log.contains(&key), "{log}");
 }
 
+/// Stores embeddings over several connections, and sends the server a signal once `goal` of them
+/// are acknowledged. Gives the ids of all that were.
+fn store_until(
+    server: &Server,
+    key: &str,
+    (writers, goal): (usize, u64),
+    signal: &str,
+    next: &AtomicU64,
+) -> Vec<u64> {
+    let stored = AtomicU64::new(0);
+    let address = server.address.as_str();
+    std::thread::scope(|scope| {
+        let write = || {
+            let (mut client, mut mine) = (Client::new(address), Vec::new());
+            loop {
+                let id = next.fetch_add(1, Ordering::SeqCst);
+                match client.store(key, id) {
+                    Some(200) => mine.push(id),
+                    Some(status) => panic!("a request under way was answered {status}"),
+                    // The connection is closed; no answer was begun.
+                    None => return mine,
+                }
+                stored.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let writers: Vec<_> = (0..writers).map(|_| scope.spawn(write)).collect();
+        let began = Instant::now();
+        while stored.load(Ordering::SeqCst) < goal {
+            assert!(began.elapsed() < SILENCE_MAX, "{stored:?} of {goal} stored");
+            std::thread::yield_now();
+        }
+        server.signal(signal);
+        let mine = writers.into_iter().flat_map(|w| w.join().unwrap());
+        mine.collect()
+    })
+}
+
+fn assert_kept(server: &Server, key: &str, ids: &[u64]) {
+    let mut client = server.connect();
+    for id in ids {
+        let path = format!("/api/v1/metal4/retrieve_embedding/{id}");
+        let (status, json) = client.ask(key, "GET", &path, "").unwrap();
+        assert_eq!(status, 200, "{id} was acknowledged: {json}");
+    }
+}
+
 #[test]
 fn a_killed_server_has_everything_that_it_acknowledged() {
     let sela = home();
     let mut key = String::new();
-    let stored = AtomicU64::new(0);
     let next = AtomicU64::new(0);
     let mut acknowledged: Vec<u64> = Vec::new();
     for round in 1..=3u64 {
         let server = Server::start(&sela, &[]);
         key = server.key.clone().unwrap_or(key);
-        let goal = stored.load(Ordering::SeqCst) + 20 * round;
-        let address = server.address.as_str();
-        let found: Vec<Vec<u64>> = std::thread::scope(|scope| {
-            let write = || {
-                let (mut client, mut mine) = (Client::new(address), Vec::new());
-                loop {
-                    let id = next.fetch_add(1, Ordering::SeqCst);
-                    match client.store(&key, id) {
-                        Some(200) => mine.push(id),
-                        Some(status) => panic!("{status}"),
-                        None => return mine,
-                    }
-                    stored.fetch_add(1, Ordering::SeqCst);
-                }
-            };
-            let writers: Vec<_> = (0..4).map(|_| scope.spawn(write)).collect();
-            let began = Instant::now();
-            while stored.load(Ordering::SeqCst) < goal {
-                assert!(began.elapsed() < SILENCE_MAX);
-                std::thread::yield_now();
-            }
-            server.signal("-KILL");
-            writers.into_iter().map(|w| w.join().unwrap()).collect()
-        });
-        acknowledged.extend(found.into_iter().flatten());
+        let more = store_until(&server, &key, (4, 20 * round), "-KILL", &next);
+        acknowledged.extend(more);
         drop(server);
         let server = Server::start(&sela, &[]);
-        let mut client = server.connect();
-        for id in &acknowledged {
-            let path = format!("/api/v1/metal4/retrieve_embedding/{id}");
-            let (status, json) = client.ask(&key, "GET", &path, "").unwrap();
-            assert_eq!(status, 200, "{id} was acknowledged: {json}");
-        }
+        assert_kept(&server, &key, &acknowledged);
     }
-    assert!(acknowledged.len() >= 60);
+    assert!(acknowledged.len() >= 120);
 }
 
 #[test]
@@ -262,39 +279,10 @@ fn a_server_that_drains_finishes_what_it_has_begun() {
     let sela = home();
     let server = Server::start(&sela, &[]);
     let key = server.key.clone().unwrap();
-    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
-    let address = &server.address;
-    let acknowledged: Vec<u64> = std::thread::scope(|scope| {
-        let write = || {
-            let (mut client, mut mine) = (Client::new(address), Vec::new());
-            loop {
-                let id = next.fetch_add(1, Ordering::SeqCst);
-                match client.store(&key, id) {
-                    Some(200) => mine.push(id),
-                    Some(status) => panic!("a request under way was answered {status}"),
-                    // An idle connection is closed; no answer was begun.
-                    None => return mine,
-                }
-                done.fetch_add(1, Ordering::SeqCst);
-            }
-        };
-        let writers: Vec<_> = (0..8).map(|_| scope.spawn(write)).collect();
-        while done.load(Ordering::SeqCst) < 50 {
-            std::thread::yield_now();
-        }
-        server.signal("-TERM");
-        writers
-            .into_iter()
-            .flat_map(|w| w.join().unwrap())
-            .collect()
-    });
+    let acknowledged = store_until(&server, &key, (8, 50), "-TERM", &AtomicU64::new(0));
     assert_eq!(server.ended().code(), Some(0));
     let server = Server::start(&sela, &[]);
-    let mut client = server.connect();
-    for id in acknowledged {
-        let path = format!("/api/v1/metal4/retrieve_embedding/{id}");
-        assert_eq!(client.ask(&key, "GET", &path, "").unwrap().0, 200, "{id}");
-    }
+    assert_kept(&server, &key, &acknowledged);
 }
 
 #[test]

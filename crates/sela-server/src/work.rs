@@ -65,6 +65,18 @@ pub(crate) fn check_texts(app: &AppState, texts: &[String]) -> Result<(), ApiErr
     }
 }
 
+/// Refuses to look for no rows, or for more than the limit allows.
+pub(crate) fn check_k(app: &AppState, k: usize) -> Result<(), ApiError> {
+    let max = app.settings.limits.k_max;
+    match (1..=max).contains(&k) {
+        true => Ok(()),
+        false => Err(ApiError::invalid(
+            "k",
+            format!("k is {k}, and it may be 1 to {max}"),
+        )),
+    }
+}
+
 /// Does blocking work on a thread for it, when it is this request's turn. Once begun it is finished,
 /// whether or not the caller still waits.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -102,6 +102,17 @@ fn a_loaded_database_is_searched_before_what_is_stored() {
             .await
             .is(200);
         assert_eq!(kept["embedding"], river["embedding"]);
+        let other = json!({"documents": [{"id": "river bank", "text": "river"}]});
+        let documents = "/v1/collections/embeddings/documents";
+        server.post(documents, other).await.is(200);
+        let error = server
+            .post(&metal("search"), search(10, "cosine"))
+            .await
+            .fails(409, "not_a_vector_id");
+        assert!(error["detail"].as_str().unwrap().contains("`river bank`"));
+        let gone = json!({"ids": ["river bank"]});
+        let gone = server.post(&format!("{documents}/delete"), gone).await;
+        gone.is(200);
         let (mut far, near) = (vec![0.0; model::DIM], river["embedding"].clone());
         far[0] = 5.0;
         let loaded = json!({"embeddings": [far, near]});

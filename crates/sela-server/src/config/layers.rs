@@ -363,7 +363,7 @@ mod tests {
                 pair("SELA_LIMITS_TEXTS_MAX", "2"),
                 pair("SELA_LIMITS_BODY_BYTES_MAX", "3MiB"),
                 pair("SELA_HOME", "/elsewhere"),
-                pair("HOME", "/root"),
+                pair("HOME", "/home/someone"),
             ],
             flags: vec![pair("limits.k_max", "3"), pair("server.no_auth", "true")],
         })

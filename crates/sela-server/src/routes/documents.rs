@@ -138,14 +138,8 @@ async fn search(
     JsonBody(request): JsonBody<SearchDocuments>,
 ) -> Result<Json<FoundDocuments>, ApiError> {
     let began = Instant::now();
-    let max = app.settings.limits.k_max;
     let k = request.k;
-    if !(1..=max).contains(&k) {
-        return Err(ApiError::invalid(
-            "k",
-            format!("k is {k}, and it may be 1 to {max}"),
-        ));
-    }
+    work::check_k(&app, k)?;
     if let Some(mode) = request.mode.as_deref().filter(|mode| *mode != "vector") {
         let shown: String = mode.chars().take(40).collect();
         let detail =

@@ -106,13 +106,7 @@ async fn search(
 ) -> Result<Json<SearchResponse>, ApiError> {
     let began = Instant::now();
     let (k, metric) = (request.k, sela::Metric::from(request.metric));
-    let max = app.settings.limits.k_max;
-    if !(1..=max).contains(&k) {
-        return Err(ApiError::invalid(
-            "k",
-            format!("k is {k}, and it may be 1 to {max}"),
-        ));
-    }
+    work::check_k(&app, k)?;
     if let Some(database) = app.database() {
         let dim = app.model()?.dim;
         if database.dim() != dim {
@@ -152,12 +146,20 @@ async fn search(
         query.with_document = false;
         Ok(stored.declare_vectors()?.query(&query)?)
     });
-    let found = hits.await?.into_iter().filter_map(|hit| match hit.id {
-        Id::Num(id) => Some((id, hit.score)),
-        // Another route may have stored rows of other names here; they are not asked for.
-        _ => None,
+    let found = hits.await?.into_iter().map(|hit| match hit.id {
+        Id::Num(id) => Ok((id, hit.score)),
+        // Another route has stored it. To leave it out would answer with fewer than there are.
+        other => Err(other_name(&other)),
     });
-    Ok(Json(answer(&app, found.collect(), began)))
+    let found = found.collect::<Result<_, _>>()?;
+    Ok(Json(answer(&app, found, began)))
+}
+
+fn other_name(id: &Id) -> ApiError {
+    let detail = format!("among the nearest is a row called `{id}`, which is no vector_id");
+    ApiError::conflict("not_a_vector_id", detail).hint(format!(
+        "another route has stored it in the collection `{STORED}`; delete it there"
+    ))
 }
 
 fn answer(app: &AppState, found: Vec<(u64, f32)>, began: Instant) -> SearchResponse {
