@@ -81,6 +81,21 @@ const WITH_BODY: [(&str, &str); 3] = [
     ("422", "A field has a value that it cannot have"),
 ];
 
+/// Says of every operation that it may answer these statuses too, and why.
+pub(crate) fn also(document: &mut OpenApi, statuses: &[(&str, &str)]) {
+    for (path, item) in &mut document.paths.paths {
+        let shape = Shape::of(path);
+        for operation in operations(item) {
+            for (status, why) in statuses {
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry((*status).to_owned())
+                    .or_insert_with(|| RefOr::T(problem(shape, why)));
+            }
+        }
+    }
+}
+
 /// Says of every operation which role it needs, and what it answers when it does not do its work.
 pub(crate) fn guarded(document: &mut OpenApi, role: Role) {
     for (path, item) in &mut document.paths.paths {

@@ -367,12 +367,19 @@ impl Engine {
     ///
     /// Fails when it is open for writing elsewhere.
     pub fn delete(&self, name: &str) -> Result<()> {
+        self.delete_within(name, Duration::ZERO)
+    }
+
+    /// The same, waiting for those who have it open for writing to let go of it. Whoever wants to
+    /// open it meanwhile waits as well.
+    pub fn delete_within(&self, name: &str, wait: Duration) -> Result<()> {
         self.existing(name)?;
         let slot = self.inner.writers.slot(name);
         let slot = lock(&slot);
         // Asked again now that nobody else opens or deletes it.
         let dir = self.existing(name)?;
-        if slot.open_or_closed().is_some() {
+        let open = slot.open().is_some() && !slot.is_closed_within(wait);
+        if open || slot.open_or_closed().is_some() {
             return Err(sela_store::Error::Locked { dir }.into());
         }
         // Taking the writer's lock shows that nobody writes; a collection too damaged to open

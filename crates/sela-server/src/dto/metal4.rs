@@ -207,6 +207,7 @@ pub(crate) struct LimitsTold {
     /// Tokens of a text that are read; what is longer is cut, and the answer tells so.
     pub(crate) tokens_max: usize,
     pub(crate) k_max: usize,
+    pub(crate) points_max: usize,
     pub(crate) queue_texts_max: usize,
     pub(crate) queue_bytes_max: u64,
     pub(crate) blocking_max: usize,

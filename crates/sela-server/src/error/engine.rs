@@ -15,6 +15,7 @@ impl From<sela::Error> for ApiError {
         let (status, code) = match told {
             E::CollectionName { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "collection_name"),
             E::NoCollection { .. } => (StatusCode::NOT_FOUND, "no_collection"),
+            E::NoRow { .. } => (StatusCode::NOT_FOUND, "no_point"),
             E::CollectionExists { .. } => (StatusCode::CONFLICT, "collection_exists"),
             E::ExternalSpace { .. } | E::DeclaredExternal { .. } => {
                 (StatusCode::CONFLICT, "external_space")

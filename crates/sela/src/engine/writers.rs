@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -90,6 +90,14 @@ impl Slot {
             let _ = closed.recv_timeout(CLOSING_MAX);
         }
         open
+    }
+
+    /// Whether no handle is open, now or once those who have it let go of it within this time.
+    pub(crate) fn is_closed_within(&self, wait: Duration) -> bool {
+        match &self.closed {
+            None => true,
+            Some(closed) => closed.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected),
+        }
     }
 
     /// Puts a handle where none is open.

@@ -90,6 +90,7 @@ fn limits(app: &AppState, tokens_max: usize) -> LimitsTold {
         text_bytes_max: limits.text_bytes_max.0,
         tokens_max,
         k_max: limits.k_max,
+        points_max: limits.points_max,
         queue_texts_max: limits.queue_texts_max,
         queue_bytes_max: limits.queue_bytes_max.0,
         blocking_max: limits.blocking_max,
