@@ -13,6 +13,7 @@ mod kernel;
 #[cfg(target_vendor = "apple")]
 #[allow(unsafe_code)]
 pub mod metal;
+mod proof;
 pub mod residency;
 pub mod scan;
 mod submit;
@@ -24,4 +25,6 @@ pub use adapters::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use fault::{Fault, Faults};
 pub(crate) use kernel::{Binding, Kernel, KernelSource};
+pub use proof::Proof;
+pub(crate) use proof::Subject;
 pub(crate) use submit::{Pending, Read, Recording};

@@ -55,7 +55,7 @@ pub use sela_compute::{
     Arithmetic, DeviceChoice, Inventory, Isa, Tier, UnknownDevice, scan_self_test, self_test,
 };
 pub use sela_encoder::Error as EncoderError;
-pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
+pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, SelfTest, TextInfo};
 pub use sela_index::Error as IndexError;
 pub use sela_store::Error as StoreError;
 pub use sela_store::{

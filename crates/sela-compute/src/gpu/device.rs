@@ -1,5 +1,6 @@
 //! A GPU opened for work.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -24,6 +25,9 @@ pub struct GpuOptions {
     pub binding_bytes_max: Option<u64>,
     /// Does without cooperative matrices, as if the adapter had none.
     pub no_matrix: bool,
+    /// The file in which passed self-tests are remembered, so that they need not run at every
+    /// start; its folder must exist. Without one they do.
+    pub self_tests: Option<PathBuf>,
 }
 
 /// A GPU opened for work. Clones share it.
@@ -149,6 +153,11 @@ impl Gpu {
     /// What is known of it.
     pub fn facts(&self) -> &GpuFacts {
         &self.0.facts
+    }
+
+    /// How it was opened.
+    pub(super) fn options(&self) -> &GpuOptions {
+        &self.0.options
     }
 
     /// The faults to happen on it.

@@ -190,10 +190,15 @@ pub(crate) struct CapabilitiesResponse {
 pub(crate) struct SelfTest {
     pub(crate) what: String,
     pub(crate) passed: bool,
+    /// `passed`, `failed`, or `remembered`: passed earlier on this GPU with this driver and not run
+    /// again.
+    pub(crate) outcome: String,
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) veto: Option<String>,
-    pub(crate) ms: f64,
+    /// How long it took, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ms: Option<f64>,
 }
 
 /// What is too much: bytes, milliseconds, counts.
