@@ -10,6 +10,7 @@ mod device;
 pub mod encode;
 mod fault;
 mod kernel;
+mod memory;
 #[cfg(target_vendor = "apple")]
 #[allow(unsafe_code)]
 pub mod metal;
@@ -25,6 +26,8 @@ pub use adapters::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use fault::{Fault, Faults};
 pub(crate) use kernel::{Binding, Kernel, KernelSource};
+pub use memory::GpuMemory;
+pub(crate) use memory::{Buffer, Purpose};
 pub use proof::Proof;
 pub(crate) use proof::Subject;
 pub(crate) use submit::{Pending, Read, Recording};

@@ -10,6 +10,7 @@ use sela_compute::{DeviceChoice, Inventory, PlanOptions, plan};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::stats::GpuMemory;
 
 /// The file of the home in which passed self-tests of GPUs are remembered.
 #[cfg(feature = "gpu")]
@@ -91,6 +92,27 @@ impl Opened {
 
     #[cfg(not(feature = "gpu"))]
     pub(crate) fn facts(&self) -> Option<&GpuFacts> {
+        None
+    }
+
+    /// What the GPU's memory is taken for.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn memory(&self) -> Option<GpuMemory> {
+        let memory = self.gpu.as_ref()?.memory();
+        Some(GpuMemory {
+            weights: memory.weights,
+            work: memory.work,
+            rows: memory.rows,
+            search: memory.search,
+            transfer: memory.transfer,
+            other: memory.other,
+            total: memory.total,
+            peak: memory.peak,
+        })
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    pub(crate) fn memory(&self) -> Option<GpuMemory> {
         None
     }
 

@@ -63,4 +63,4 @@ pub use sela_store::{
     IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
     Test, Which, Words, Written, keep_fields, leave_fields,
 };
-pub use stats::{Capabilities, LaneStats, Pages, SearchStats, Stats};
+pub use stats::{Capabilities, GpuMemory, LaneStats, Pages, SearchStats, Stats};

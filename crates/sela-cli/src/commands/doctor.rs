@@ -303,6 +303,19 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
         ],
     ];
     rows.extend(known_right(chosen));
+    rows.extend(chosen.gpu_memory.map(|memory| {
+        let of = |bytes| table::bytes(bytes);
+        let told = format!(
+            "{} taken: weights {}, work space {}, rows {}, searches {}, transfers {}",
+            of(memory.total),
+            of(memory.weights),
+            of(memory.work),
+            of(memory.rows),
+            of(memory.search),
+            of(memory.transfer)
+        );
+        vec!["gpu memory".to_owned(), told]
+    }));
     rows.extend(
         report
             .reasons
@@ -335,6 +348,7 @@ fn chosen_json(chosen: &sela::Capabilities) -> Value {
         "device": report.device, "device_name": report.device_name, "variant": report.variant, "searches": chosen.searches,
         "threads": report.threads, "arithmetic": report.arithmetic.to_string(),
         "isa": report.isa.name(), "reasons": report.reasons,
+        "gpu_memory": chosen.gpu_memory,
         "self_test": report.self_tests.last().map(sela::SelfTest::outcome),
     })
 }

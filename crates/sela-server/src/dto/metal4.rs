@@ -305,6 +305,26 @@ pub(crate) struct StatsStorage {
     /// Most bytes that may be there.
     pub(crate) budget: u64,
     pub(crate) collections: usize,
+    /// What the GPU's memory is taken for; nothing without a GPU.
+    pub(crate) gpu_memory: Option<StatsGpuMemory>,
+}
+
+/// Bytes of the GPU's memory that this process has taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatsGpuMemory {
+    pub(crate) weights: u64,
+    /// Work space of the encoder.
+    pub(crate) work: u64,
+    /// Pages of vectors, the free ones included.
+    pub(crate) rows: u64,
+    /// Work space of searches.
+    pub(crate) search: u64,
+    /// On their way to the GPU and back.
+    pub(crate) transfer: u64,
+    pub(crate) other: u64,
+    pub(crate) total: u64,
+    /// The most that they were so far.
+    pub(crate) peak: u64,
 }
 
 /// How far a benchmark or a validation is.

@@ -10,7 +10,8 @@ use crate::auth::{Role, at_least};
 use crate::bench;
 use crate::dto::metal4::{
     BenchmarkRequest, BenchmarkResponse, CapabilitiesResponse, LimitsTold, SelfTest,
-    StatsCapabilities, StatsEmbedder, StatsResponse, StatsSearch, StatsStorage, ValidateResponse,
+    StatsCapabilities, StatsEmbedder, StatsGpuMemory, StatsResponse, StatsSearch, StatsStorage,
+    ValidateResponse,
 };
 use crate::error::ApiError;
 use crate::extract::OptionalJson;
@@ -190,6 +191,16 @@ fn statistics(app: &AppState) -> Result<StatsResponse, ApiError> {
             bytes: pages.bytes,
             budget: pages.budget,
             collections: app.engine.collections()?.len(),
+            gpu_memory: stats.gpu_memory.map(|memory| StatsGpuMemory {
+                weights: memory.weights,
+                work: memory.work,
+                rows: memory.rows,
+                search: memory.search,
+                transfer: memory.transfer,
+                other: memory.other,
+                total: memory.total,
+                peak: memory.peak,
+            }),
         },
         benchmark: app.bench.progress(),
         uptime_s: app.started.elapsed().as_secs(),
