@@ -10,9 +10,11 @@ mod device;
 pub mod encode;
 mod fault;
 mod kernel;
+mod memory;
 #[cfg(target_vendor = "apple")]
 #[allow(unsafe_code)]
 pub mod metal;
+mod proof;
 pub mod residency;
 pub mod scan;
 mod submit;
@@ -24,4 +26,8 @@ pub use adapters::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use fault::{Fault, Faults};
 pub(crate) use kernel::{Binding, Kernel, KernelSource};
+pub use memory::GpuMemory;
+pub(crate) use memory::{Buffer, Purpose};
+pub use proof::Proof;
+pub(crate) use proof::Subject;
 pub(crate) use submit::{Pending, Read, Recording};

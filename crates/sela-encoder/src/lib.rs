@@ -24,7 +24,7 @@ mod tokens;
 mod weights;
 
 pub use encoder::{
-    Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, Space, TextInfo,
+    Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, SelfTest, Space, TextInfo,
 };
 pub use error::Error;
 pub use files::ModelFiles;

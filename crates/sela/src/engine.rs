@@ -428,6 +428,7 @@ impl Engine {
             inventory: Inventory::probe(),
             gpu: opened.facts().cloned(),
             searches: self.searches(),
+            gpu_memory: opened.memory(),
             model: encoder.space().model,
             space: encoder.space().to_string(),
             dim: encoder.dim(),
@@ -440,9 +441,12 @@ impl Engine {
     /// What has been done since the engine was opened.
     pub fn stats(&self) -> Stats {
         let report = lock(&self.inner.encoder).as_ref().map(|e| e.report());
-        let unopened = self.inner.device.seen().and_then(|opened| opened.failed);
+        let opened = self.inner.device.seen().unwrap_or_default();
+        let memory = opened.memory();
+        let unopened = opened.failed;
         let mut stats = Stats::of(&self.inner.counters, report, self.searches(), unopened);
         let scheduler = lock(&self.inner.scheduler).clone();
+        stats.gpu_memory = memory;
         stats.lanes = scheduler.map_or_else(Vec::new, |scheduler| scheduler.stats());
         stats
     }

@@ -9,6 +9,7 @@ use wgpu::BufferUsages;
 
 use super::device::Gpu;
 use super::fault::Fault;
+use super::memory::{Buffer, Purpose, Taken};
 use crate::error::Error;
 use crate::inventory::GpuKind;
 
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long a waiting thread looks again and again before it sleeps: waking up takes as long as
 /// a short search.
 const SPIN: Duration = Duration::from_micros(400);
-/// Read-back buffers kept for the next submission, and the largest that is.
+/// Read-back buffers kept for the next submission, and most bytes of them together.
 const READ_BACKS: usize = 8;
 const READ_BACK_BYTES: u64 = 64 << 20;
 
@@ -84,6 +85,7 @@ impl Recording {
         let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
         let read_back = gpu.read_back(bytes + 4)?;
         let (mapped, told) = channel();
+        let staged = shared.ledger.unstage();
         let index = gpu.caught(|| {
             if let Some(sentinel) = shared.sentinel.get().filter(|_| !unfinished) {
                 let pass = self.pass();
@@ -122,6 +124,7 @@ impl Recording {
             number,
             read_back: Some(read_back),
             bytes,
+            _staged: staged,
             told,
         })
     }
@@ -135,8 +138,10 @@ pub(crate) struct Pending {
     gpu: Gpu,
     index: wgpu::SubmissionIndex,
     number: u32,
-    read_back: Option<wgpu::Buffer>,
+    read_back: Option<Buffer>,
     bytes: u64,
+    /// What was written for it, until it is done.
+    _staged: Taken,
     told: Receiver<Mapped>,
 }
 
@@ -215,7 +220,7 @@ impl Pending {
 }
 
 impl Gpu {
-    fn read_back(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+    fn read_back(&self, bytes: u64) -> Result<Buffer, Error> {
         let kept = self.shared().read_backs.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
         // They are in order of size: the first that is large enough is the smallest.
@@ -225,15 +230,16 @@ impl Gpu {
         drop(kept);
         let bytes = bytes.next_power_of_two().max(16 << 10);
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        self.buffer("read-back", bytes, usage)
+        self.buffer(Purpose::Transfer, "read-back", bytes, usage)
     }
 
-    fn put_read_back(&self, buffer: wgpu::Buffer) {
+    fn put_read_back(&self, buffer: Buffer) {
         let kept = self.shared().read_backs.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < READ_BACKS && buffer.size() <= READ_BACK_BYTES {
+        let all: u64 = kept.iter().map(|buffer| buffer.size()).sum();
+        if kept.len() < READ_BACKS && all + buffer.size() <= READ_BACK_BYTES {
             kept.push(buffer);
-            kept.sort_unstable_by_key(wgpu::Buffer::size);
+            kept.sort_unstable_by_key(|buffer| buffer.size());
         }
     }
 }

@@ -12,15 +12,13 @@ use super::units::{Layout, Once, Unit};
 use super::upload;
 use crate::cpu::scan::Pick;
 use crate::error::Error;
-use crate::gpu::{Gpu, Pending, Read, Recording};
+use crate::gpu::{Buffer, Gpu, Pending, Read, Recording};
 use crate::scan::{Metric, Record};
 
 /// Most bytes of the best ranks of a submission.
 const BEST_BYTES: u64 = 64 << 20;
 /// Submissions under way at once.
 const FLIGHTS: usize = 2;
-/// Spaces kept for the next searches.
-const SPACES: usize = 8;
 /// Least queries for which the matrix kernel is used: fewer are sooner done eight at a time.
 pub(super) const MATRIX_LEAST: usize = 16;
 /// The rank of a group without a live row, as the kernels write it.
@@ -339,7 +337,10 @@ impl Engine {
             false => Back::Lists { room },
         };
         let mut space = self.space();
-        let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
+        let counts_bytes = match back {
+            Back::Whole { .. } => 0,
+            Back::Lists { room } => u64::from(lists) * 4 + (queries * room * 8) as u64,
+        };
         let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
         space.reserve(gpu, sizes)?;
         space.put(gpu, &input)?;
@@ -415,7 +416,7 @@ impl Engine {
     }
 
     /// The buffer of a slab.
-    fn slab(&self, number: usize) -> Result<wgpu::Buffer, Error> {
+    fn slab(&self, number: usize) -> Result<Buffer, Error> {
         self.lock().buffer(number).cloned()
     }
 
@@ -548,9 +549,7 @@ impl Engine {
         }
         drop(pages);
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if spaces.len() < SPACES {
-            spaces.push(space);
-        }
+        space.keep(&mut spaces);
         Ok(())
     }
 }
