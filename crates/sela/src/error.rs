@@ -144,6 +144,12 @@ pub enum Error {
         /// The row.
         id: sela_store::Id,
     },
+    /// A search for words where no row has a text.
+    #[error("collection `{name}` holds no texts, so there are no words to look for")]
+    NoTexts {
+        /// The collection.
+        name: String,
+    },
     /// A query of another length than the stored vectors.
     #[error("collection `{name}` holds vectors of {expected} numbers, but this query has {found}")]
     QueryDim {
@@ -349,6 +355,9 @@ impl Error {
             Self::QueryDim { .. } => Some(
                 "the query must come from the model that made the collection's vectors".to_owned(),
             ),
+            Self::NoTexts { .. } => {
+                Some("ask with a vector, or store rows with their texts".to_owned())
+            }
             Self::NoRow { .. } | Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),

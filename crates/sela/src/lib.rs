@@ -61,6 +61,6 @@ pub use sela_store::Error as StoreError;
 pub use sela_store::{
     Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
     IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
-    Test, Which, Words, Written, keep_fields, leave_fields,
+    Test, TextQuery, TextQueryError, Which, Words, Written, keep_fields, leave_fields,
 };
 pub use stats::{Capabilities, GpuMemory, LaneStats, Pages, SearchStats, Stats};
