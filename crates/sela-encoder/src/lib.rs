@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod tokens;
 mod weights;
+mod wordpiece;
 
 pub use encoder::{
     Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, SelfTest, Space, TextInfo,
