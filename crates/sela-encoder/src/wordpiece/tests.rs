@@ -109,8 +109,8 @@ fn every_character_is_the_librarys() {
             }
         }
     }
-    // Marks that are put in order are rare.
-    assert!((1..100).contains(&left), "{left}");
+    // Marks that stay and are put in order: some forty characters, under three of the switches.
+    assert!((1..200).contains(&left), "{left}");
 }
 
 #[test]
