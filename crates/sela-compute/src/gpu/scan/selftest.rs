@@ -201,7 +201,7 @@ fn keys(matrix: Option<u32>, subgroup: bool) -> impl Iterator<Item = Key> {
                         cols,
                         metric,
                         chunks,
-                    }))
+                    }));
                 }
                 None => keys.extend([1, 2, 4, 8].map(|queries| Key::Few {
                     subgroup,
