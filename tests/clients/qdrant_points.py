@@ -191,7 +191,7 @@ def queries(client):
     assert ids(found) == [1, 2] and found[0].payload == POINTS[0][2]
     near([found[0].score, found[1].score], [1.0, unit(POINTS[1][1])[0]])
     near(found[1].vector, unit(POINTS[1][1]))
-    rest = client.query_points(CITIES, [1.0, 0.0, 0.0, 0.0], limit=2, offset=1).points
+    rest = client.query_points(CITIES, [1.0, 0.0, 0.0, 0.0], limit=2, offset=1, with_payload=False).points
     assert ids(rest)[0] == 2 and rest[0].payload is None and rest[0].vector is None
     assert ids(client.query_points(CITIES, [1.0, 0.0, 0.0, 0.0], score_threshold=0.9).points) == [1, 2]
     # By a point, which is not among the answers itself.
@@ -205,8 +205,7 @@ def queries(client):
     refused(400, "3", client.query_points, CITIES, [1.0, 0.0, 0.0])
     refused(400, "named vectors", client.query_points, CITIES, [1.0] * DIM, using="title")
     refused(400, "recommend", client.query_points, CITIES, m.RecommendQuery(recommend=m.RecommendInput(positive=[1])))
-    refused(400, "fusion", client.query_points, CITIES, m.FusionQuery(fusion=m.Fusion.RRF),
-            prefetch=[m.Prefetch(query=[1.0] * DIM)])
+    refused(400, "fusion", client.query_points, CITIES, m.FusionQuery(fusion=m.Fusion.RRF))
     refused(400, "prefetch", client.query_points, CITIES, [1.0] * DIM, prefetch=[m.Prefetch(query=[1.0] * DIM)])
     refused(400, "sample", client.query_points, CITIES, m.SampleQuery(sample=m.Sample.RANDOM))
     refused(400, "sparse", client.query_points, CITIES, m.SparseVector(indices=[1], values=[1.0]))

@@ -21,7 +21,13 @@ use crate::error::Shape;
     components(schemas(
         dto::error::Problem,
         dto::error::OpenAiError,
-        dto::error::QdrantError
+        dto::error::QdrantError,
+        // What refers to itself, or stands in addresses, is not found by itself.
+        dto::qdrant::Ordering,
+        dto::qdrant::filter::Filter,
+        dto::qdrant::filter::Condition,
+        dto::qdrant::filter::MinShould,
+        dto::qdrant::filter::Nested
     )),
     modifiers(&Keys),
     tags(

@@ -387,6 +387,75 @@ fn queries_of_all_forms_are_answered() {
 }
 
 #[test]
+fn answers_differ_from_one_another_where_that_is_asked_for() {
+    run(async {
+        let server = Server::new();
+        let body = json!({"vectors": {"size": 2, "distance": "Cosine"}});
+        server
+            .ask("PUT", "/collections/c", Some(body))
+            .await
+            .is(200);
+        // Two that are nearly the same, and one that is not.
+        let body = json!({"points": [
+            {"id": 1, "vector": [1.0, 0.1]}, {"id": 2, "vector": [1.0, 0.11]}, {"id": 3, "vector": [0.8, -0.6]},
+            {"id": 4, "vector": [-1.0, 0.0]},
+        ]});
+        server
+            .ask("PUT", "/collections/c/points", Some(body))
+            .await
+            .is(200);
+        for (mmr, expected) in [
+            (
+                json!({"diversity": 0.0, "candidates_limit": 4}),
+                json!([1, 2, 3]),
+            ),
+            (
+                json!({"diversity": 0.6, "candidates_limit": 4}),
+                json!([1, 4, 3]),
+            ),
+            (
+                json!({"diversity": 0.45, "candidates_limit": 3}),
+                json!([1, 3, 2]),
+            ),
+            (json!({}), json!([1, 3, 2])),
+        ] {
+            let body = json!({"query": {"nearest": [1, 0], "mmr": mmr}, "limit": 3});
+            let found = points(&server, "query", body).await;
+            assert_eq!(ids(&found), expected, "{mmr}");
+            let first = &found.json()["result"]["points"][0];
+            assert!(first["score"].as_f64().unwrap() > 0.99 && first.get("vector").is_none());
+        }
+        let body = json!({"query": {"nearest": [1, 0], "mmr": {"diversity": 0.45, "candidates_limit": 3}},
+            "limit": 1, "offset": 1, "with_vector": true});
+        let second = points(&server, "query", body).await.is(200)["result"]["points"][0].clone();
+        assert_eq!(
+            (&second["id"], second["vector"].is_array()),
+            (&json!(3), true)
+        );
+        for (mmr, status, said) in [
+            (json!({"diversity": 1.5}), 422, "diversity is 1.5"),
+            (json!({"diversity": "much"}), 400, "`mmr`"),
+            (json!({"candidates_limit": 1001}), 422, "1001 points"),
+            (json!(1), 400, "`mmr`"),
+        ] {
+            let body = json!({"query": {"nearest": [1, 0], "mmr": mmr}});
+            refused(&points(&server, "query", body).await, status, said);
+        }
+        let body = json!({"vectors": {"size": 2, "distance": "Euclid"}});
+        server
+            .ask("PUT", "/collections/d", Some(body))
+            .await
+            .is(200);
+        let body = json!({"query": {"nearest": [1, 0], "mmr": {}}});
+        refused(
+            &server.post("/collections/d/points/query", body).await,
+            400,
+            "Euclid",
+        );
+    });
+}
+
+#[test]
 fn queries_that_cannot_be_are_refused_by_name() {
     run(async {
         let server = server("Dot").await;
@@ -404,7 +473,7 @@ fn queries_that_cannot_be_are_refused_by_name() {
                 "sparse vectors",
             ),
             (
-                json!({"query": {"nearest": [1, 0], "mmr": {"diversity": 0.5}}}),
+                json!({"query": {"nearest": [1, 0], "mmr": {"spread": 0.5}}}),
                 400,
                 "mmr",
             ),

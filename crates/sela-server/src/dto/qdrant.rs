@@ -52,6 +52,7 @@ pub(crate) struct WriteParams {
 
 /// In which order changes are applied.
 #[derive(Debug, DeriveDeserialize, ToSchema)]
+#[schema(as = WriteOrdering)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Ordering {
     Weak,

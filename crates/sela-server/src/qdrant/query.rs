@@ -1,5 +1,7 @@
 //! The nearest points: by a vector, by another point, by a text.
 
+mod mmr;
+
 use std::time::Instant;
 
 use axum::Json;
@@ -9,6 +11,7 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use self::mmr::Mmr;
 use super::inference::{self, check_space};
 use super::read::Shown;
 use super::{LIMIT, answer, check_limit, filter, id_of, told, unsupported};
@@ -34,6 +37,7 @@ pub(super) fn router() -> OpenApiRouter<AppState> {
 #[derive(Debug)]
 struct Asked {
     near: Wanted,
+    mmr: Option<Mmr>,
     limit: usize,
     offset: usize,
     threshold: Option<f32>,
@@ -52,7 +56,7 @@ enum Wanted {
 }
 
 /// Questions of Qdrant's that are not answered here.
-const OTHER_QUERIES: [&str; 10] = [
+const OTHER_QUERIES: [&str; 9] = [
     "recommend",
     "discover",
     "context",
@@ -62,7 +66,6 @@ const OTHER_QUERIES: [&str; 10] = [
     "formula",
     "sample",
     "relevance_feedback",
-    "mmr",
 ];
 
 impl Wanted {
@@ -79,16 +82,11 @@ impl Wanted {
                     return Err(unsupported(&feature).field("query"));
                 }
                 match fields.get("nearest") {
-                    Some(nearest) if !nearest.is_null() && !is_nearest(nearest) => {
-                        let more = fields
-                            .keys()
-                            .find(|name| !["nearest", "mmr"].contains(&&***name));
-                        match more {
-                            None => Self::read(nearest),
-                            Some(name) => Err(unsupported(&named(name)).field("query")),
-                        }
+                    None | Some(Value::Null) => Self::vector(json, "query"),
+                    Some(nearest) if nearest.get("nearest").is_some() => {
+                        Err(unsupported("`nearest` in `nearest`").field("query"))
                     }
-                    _ => Self::vector(json, "query"),
+                    Some(nearest) => Self::read(nearest),
                 }
             }
             other => Self::vector(other, "query"),
@@ -108,13 +106,24 @@ impl Wanted {
     }
 }
 
-fn is_nearest(json: &Value) -> bool {
-    json.get("nearest").is_some()
-}
-
-fn named(name: &str) -> String {
-    let name: String = name.chars().take(100).collect();
-    format!("`{name}` in a query")
+/// What stands beside `nearest`.
+fn mmr(query: &Value) -> Result<Option<Mmr>, ApiError> {
+    let Some(fields) = query
+        .as_object()
+        .filter(|fields| fields.contains_key("nearest"))
+    else {
+        return Ok(None);
+    };
+    let mut beside = fields.iter().filter(|(name, _)| *name != "nearest");
+    match (beside.next(), beside.next()) {
+        (None, _) => Ok(None),
+        (Some((name, Value::Null)), None) if name == "mmr" => Ok(None),
+        (Some((name, json)), None) if name == "mmr" => Mmr::read(json).map(Some),
+        (Some((name, _)), _) => {
+            let name: String = name.chars().take(100).collect();
+            Err(unsupported(&format!("`{name}` beside `nearest`")).field("query"))
+        }
+    }
 }
 
 impl Asked {
@@ -123,9 +132,11 @@ impl Asked {
             let name: String = name.chars().take(100).collect();
             return Err(unsupported(&format!("named vectors: `{name}`")).field("using"));
         }
+        let query = request.query.unwrap_or_default();
         let (payload, vector) = (request.with_payload, request.with_vector);
         Ok(Self {
-            near: Wanted::read(&request.query.unwrap_or_default())?,
+            mmr: mmr(&query)?,
+            near: Wanted::read(&query)?,
             limit: check_limit(app, request.limit.unwrap_or(LIMIT))?,
             offset: request.offset.unwrap_or(0),
             threshold: request.score_threshold.map(|score| score as f32),
@@ -147,6 +158,7 @@ impl Asked {
         let (payload, vector) = (request.with_payload, request.with_vector);
         Ok(Self {
             near,
+            mmr: None,
             limit: check_limit(app, request.limit.unwrap_or(LIMIT))?,
             offset: request.offset.unwrap_or(0),
             threshold: request.score_threshold.map(|score| score as f32),
@@ -163,18 +175,27 @@ impl Asked {
             Wanted::Point(id) => Near::Row(id),
             Wanted::Text(text) => Near::Text(text.text),
         };
-        let mut query = Query::near(near).k(self.limit).offset(self.offset);
+        let count = self.limit.saturating_add(self.offset);
+        let mut query = match &self.mmr {
+            None => Query::near(near).k(self.limit).offset(self.offset),
+            Some(mmr) => Query::near(near).k(mmr.candidates(count)?),
+        };
         query.threshold = self.threshold;
         query.filter = self.filter;
         query.with_document = self.shown.has_payload();
-        query.with_vector = self.shown.vector;
-        let hits = collection.query(&query)?.into_iter();
+        query.with_vector = self.shown.vector || self.mmr.is_some();
+        let mut hits = collection.query(&query)?;
+        if let Some(mmr) = &self.mmr {
+            hits = mmr.choose(hits, count, collection.metric())?;
+            hits.drain(..self.offset.min(hits.len()));
+        }
+        let hits = hits.into_iter();
         let point = |hit: sela::Hit| ScoredPoint {
             id: told(hit.id),
             version: 0,
             score: hit.score,
             payload: self.shown.payload(hit.payload),
-            vector: hit.vector,
+            vector: hit.vector.filter(|_| self.shown.vector),
         };
         Ok(hits.map(point).collect())
     }

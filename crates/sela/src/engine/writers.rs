@@ -132,10 +132,11 @@ impl Writers {
 #[cfg(test)]
 mod tests {
     use std::thread;
+    use std::time::Duration;
 
     use sela_store::{Collection, Options, Schema};
 
-    use super::{SharedSearcher, Slot};
+    use super::{CLOSING_MAX, SharedSearcher, Slot};
 
     #[test]
     fn a_handle_that_is_closing_is_waited_for() {
@@ -160,5 +161,12 @@ mod tests {
             );
             closing.join().unwrap();
         }
+        assert!(!slot.is_closed_within(Duration::ZERO));
+        assert!(!slot.is_closed_within(Duration::from_millis(1)));
+        let closing = thread::spawn(move || drop(handle));
+        assert!(slot.is_closed_within(CLOSING_MAX));
+        assert!(slot.open().is_none());
+        closing.join().unwrap();
+        assert!(Slot::default().is_closed_within(Duration::ZERO));
     }
 }

@@ -28,15 +28,9 @@ pub(crate) struct ModelText {
 pub(crate) enum AnyVector {
     Dense(Vec<f32>),
     /// The one vector under its empty name.
-    Named(NamedEmpty),
+    #[schema(value_type = Object, example = json!({"": [0.6, 0.8]}))]
+    Named(Value),
     Text(TextToEmbed),
-}
-
-/// A vector under the name `""`.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct NamedEmpty {
-    #[serde(rename = "")]
-    pub(crate) vector: Vec<f32>,
 }
 
 /// A text to be embedded by the server's model.
