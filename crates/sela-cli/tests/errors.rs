@@ -27,6 +27,20 @@ fn errors_say_what_is_wrong_and_what_to_do() {
         ("collection-name", vec!["collection", "info", "../rows"]),
         ("text-in-vectors", vec!["search", "-c", "rows", "hello"]),
         (
+            "no-texts",
+            vec!["search", "-c", "rows", "--mode", "text", "hello"],
+        ),
+        (
+            "only-unwanted",
+            vec!["search", "-c", "rows", "--mode", "text", "--", "-hello"],
+        ),
+        (
+            "vector-with-words",
+            vec![
+                "search", "-c", "rows", "--vector", "rows.npy", "--mode", "hybrid",
+            ],
+        ),
+        (
             "query-dim",
             vec!["search", "-c", "rows", "--vector", "wide.npy"],
         ),
