@@ -13,8 +13,10 @@ use super::memory::{Buffer, Purpose, Taken};
 use crate::error::Error;
 use crate::inventory::GpuKind;
 
-/// Longest time a submission may take; a device that takes longer hangs.
+/// Longest time a submission may take; a device that takes longer hangs. A software device shares
+/// the CPU with everything else and may be that slow.
 const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE_SOFTWARE: Duration = Duration::from_secs(600);
 /// How long a waiting thread looks again and again before it sleeps: waking up takes as long as
 /// a short search.
 const SPIN: Duration = Duration::from_micros(400);
@@ -206,16 +208,20 @@ impl Pending {
 
     /// Sleeps until the end.
     fn sleep(&self) -> Result<Result<Mapped, RecvTimeoutError>, Error> {
+        let patience = match self.gpu.facts().kind {
+            GpuKind::Software => PATIENCE_SOFTWARE,
+            _ => PATIENCE,
+        };
         let polled = self.gpu.device().poll(wgpu::PollType::Wait {
             submission_index: Some(self.index.clone()),
-            timeout: Some(PATIENCE),
+            timeout: Some(patience),
         });
         if let Err(error) = polled {
             self.gpu.alive()?;
             return Err(self.gpu.error(format!("waiting for a submission: {error}")));
         }
         // Another thread's poll may be the one that delivers the word, a moment later.
-        Ok(self.told.recv_timeout(PATIENCE))
+        Ok(self.told.recv_timeout(patience))
     }
 }
 

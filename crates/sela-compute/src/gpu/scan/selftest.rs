@@ -196,7 +196,8 @@ fn keys(matrix: Option<u32>, subgroup: bool) -> impl Iterator<Item = Key> {
         for metric in METRICS {
             match matrix {
                 Some(side) => {
-                    keys.extend((1..=MATRIX_QUERIES as u32 / side).map(|cols| Key::Matrix {
+                    let all = 1..=MATRIX_QUERIES as u32 / side;
+                    keys.extend(all.map(|cols| Key::Matrix {
                         side,
                         cols,
                         metric,
