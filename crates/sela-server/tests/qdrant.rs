@@ -5,17 +5,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Server, model, run};
+use common::{Server, model, refused, run};
 use serde_json::{Value, json};
-
-/// Holds the status of an error in Qdrant's shape and what it says.
-#[track_caller]
-fn refused(answer: &common::Answer, status: u16, said: &str) {
-    let json = answer.is(status);
-    let error = json["status"]["error"].as_str().unwrap_or_default();
-    assert!(error.contains(said), "`{said}` is not in: {json}");
-    assert!(json["time"].is_number(), "{json}");
-}
 
 async fn put(server: &Server, path: &str, body: Value) -> common::Answer {
     server.ask("PUT", path, Some(body)).await

@@ -2,17 +2,10 @@
 
 mod common;
 
-use common::{Answer, Server, model, run};
+use common::{Answer, Server, model, refused, run};
 use serde_json::{Value, json};
 
 const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
-
-#[track_caller]
-fn refused(answer: &Answer, status: u16, said: &str) {
-    let json = answer.is(status);
-    let error = json["status"]["error"].as_str().unwrap_or_default();
-    assert!(error.contains(said), "`{said}` is not in: {json}");
-}
 
 /// A server with a collection `c` of vectors of two numbers.
 async fn server(distance: &str) -> Server {

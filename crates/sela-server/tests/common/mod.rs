@@ -169,6 +169,15 @@ impl Answer {
     }
 }
 
+/// Holds the status of an error in Qdrant's shape and what it says.
+#[track_caller]
+pub fn refused(answer: &Answer, status: u16, said: &str) {
+    let json = answer.is(status);
+    let error = json["status"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains(said), "`{said}` is not in: {json}");
+    assert!(json["time"].is_number(), "{json}");
+}
+
 /// A runtime for one test.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
