@@ -5,8 +5,62 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use common::{Server, model, refused, run};
+use common::{Server, cases, refused, run};
 use serde_json::{Value, json};
+
+/// What a key needs to be (1 read, 2 write, 3 admin), the route, and the request.
+const ROLES: &str = r#"
+1 | GET / | null
+1 | GET /collections | null
+1 | GET /collections/c | null
+1 | POST /collections/c/points | {"ids": [1]}
+1 | POST /collections/c/points/scroll | {}
+1 | POST /collections/c/points/count | {}
+1 | POST /collections/c/points/query | {}
+1 | GET /collections/c/snapshots | null
+2 | PUT /collections/d | {"vectors": {"size": 2, "distance": "Dot"}}
+2 | PATCH /collections/c | {}
+2 | PUT /collections/c/points | {"points": []}
+2 | POST /collections/c/points/delete | {"points": [1]}
+2 | POST /collections/c/points/payload | {"payload": {}, "points": []}
+2 | PUT /collections/c/points/payload | {"payload": {}, "points": []}
+2 | POST /collections/c/points/payload/delete | {"keys": ["a"], "points": []}
+2 | POST /collections/c/points/payload/clear | {"points": []}
+2 | PUT /collections/c/points/vectors | {"points": []}
+2 | POST /collections/c/points/batch | {"operations": []}
+2 | PUT /collections/c/index | {"field_name": "a"}
+2 | DELETE /collections/c/index/a | null
+2 | POST /collections/c/snapshots | null
+2 | DELETE /collections/d | null
+3 | GET /collections/c/snapshots/$SNAPSHOT | null
+"#;
+
+/// Collections that are not made: status, what is said, and what was asked for.
+const NO_COLLECTIONS: &str = r#"
+400 | vectors | {}
+400 | vectors | {"vectors": {}}
+400 | named vectors: `title` | {"vectors": {"title": {"size": 2, "distance": "Dot"}}}
+422 | size is 0 | {"vectors": {"size": 0, "distance": "Dot"}}
+422 | size is 65537 | {"vectors": {"size": 65537, "distance": "Dot"}}
+400 | vectors.size | {"vectors": {"size": -1, "distance": "Dot"}}
+400 | Manhattan | {"vectors": {"size": 2, "distance": "Manhattan"}}
+400 | uint8 | {"vectors": {"size": 2, "distance": "Dot", "datatype": "uint8"}}
+400 | multivector_config | {"vectors": {"size": 2, "distance": "Dot", "multivector_config": {"comparator": "max_sim"}}}
+400 | quantization_config | {"vectors": {"size": 2, "distance": "Dot", "quantization_config": {"binary": {}}}}
+400 | magic | {"vectors": {"size": 2, "distance": "Dot", "magic": 1}}
+400 | sparse_vectors | {"vectors": {"size": 2, "distance": "Dot"}, "sparse_vectors": {"words": {}}}
+400 | quantization_config | {"vectors": {"size": 2, "distance": "Dot"}, "quantization_config": {"scalar": {}}}
+400 | strict_mode_config | {"vectors": {"size": 2, "distance": "Dot"}, "strict_mode_config": {"enabled": true}}
+400 | init_from | {"vectors": {"size": 2, "distance": "Dot"}, "init_from": {"collection": "a"}}
+400 | shard_number | {"vectors": {"size": 2, "distance": "Dot"}, "shard_number": 2}
+400 | replication_factor | {"vectors": {"size": 2, "distance": "Dot"}, "replication_factor": 2}
+400 | write_consistency_factor | {"vectors": {"size": 2, "distance": "Dot"}, "write_consistency_factor": 2}
+400 | sharding_method | {"vectors": {"size": 2, "distance": "Dot"}, "sharding_method": "custom"}
+400 | other | {"vectors": {"size": 2, "distance": "Dot"}, "metadata": {"sela_model": "other"}}
+400 | sela_model | {"vectors": {"size": 2, "distance": "Dot"}, "metadata": {"sela_model": 1}}
+400 | 32 numbers | {"vectors": {"size": 2, "distance": "Dot"}, "metadata": {"sela_model": "$MODEL"}}
+400 | magic | {"vectors": {"size": 2, "distance": "Dot"}, "magic": 1}
+"#;
 
 async fn put(server: &Server, path: &str, body: Value) -> common::Answer {
     server.ask("PUT", path, Some(body)).await
@@ -62,6 +116,14 @@ fn collections_are_made_seen_and_deleted() {
             let exists = server.get(&path).await.is(200);
             assert_eq!(exists["result"]["exists"], there);
         }
+    });
+}
+
+#[test]
+fn collections_are_changed_and_deleted() {
+    run(async {
+        let server = Server::new();
+        create(&server, "named", "Euclid").await;
         let again = json!({"vectors": {"size": 3, "distance": "Dot"}});
         refused(
             &put(&server, "/collections/named", again).await,
@@ -118,107 +180,27 @@ fn collections_are_made_seen_and_deleted() {
 fn collections_that_cannot_be_are_refused_by_feature() {
     run(async {
         let server = Server::new();
-        let with = |more: Value| {
-            let mut body = json!({"vectors": {"size": 2, "distance": "Dot"}});
-            let (body_fields, more) = (body.as_object_mut().unwrap(), more);
-            body_fields.extend(more.as_object().unwrap().clone());
-            body
-        };
-        let vectors = |more: Value| {
-            let mut params = json!({"size": 2, "distance": "Dot"});
-            let fields = params.as_object_mut().unwrap();
-            fields.extend(more.as_object().unwrap().clone());
-            json!({"vectors": params})
-        };
-        for (body, status, said) in [
-            (json!({}), 400, "vectors"),
-            (json!({"vectors": {}}), 400, "vectors"),
-            (
-                json!({"vectors": {"title": {"size": 2, "distance": "Dot"}}}),
-                400,
-                "named vectors: `title`",
-            ),
-            (vectors(json!({"size": 0})), 422, "size is 0"),
-            (vectors(json!({"size": 65_537})), 422, "size is 65537"),
-            (vectors(json!({"size": -1})), 400, "vectors.size"),
-            (vectors(json!({"distance": "Manhattan"})), 400, "Manhattan"),
-            (vectors(json!({"datatype": "uint8"})), 400, "uint8"),
-            (
-                vectors(json!({"multivector_config": {"comparator": "max_sim"}})),
-                400,
-                "multivector_config",
-            ),
-            (
-                vectors(json!({"quantization_config": {"binary": {}}})),
-                400,
-                "quantization_config",
-            ),
-            (vectors(json!({"magic": 1})), 400, "magic"),
-            (
-                with(json!({"sparse_vectors": {"words": {}}})),
-                400,
-                "sparse_vectors",
-            ),
-            (
-                with(json!({"quantization_config": {"scalar": {}}})),
-                400,
-                "quantization_config",
-            ),
-            (
-                with(json!({"strict_mode_config": {"enabled": true}})),
-                400,
-                "strict_mode_config",
-            ),
-            (
-                with(json!({"init_from": {"collection": "a"}})),
-                400,
-                "init_from",
-            ),
-            (with(json!({"shard_number": 2})), 400, "shard_number"),
-            (
-                with(json!({"replication_factor": 2})),
-                400,
-                "replication_factor",
-            ),
-            (
-                with(json!({"write_consistency_factor": 2})),
-                400,
-                "write_consistency_factor",
-            ),
-            (
-                with(json!({"sharding_method": "custom"})),
-                400,
-                "sharding_method",
-            ),
-            (
-                with(json!({"metadata": {"sela_model": "other"}})),
-                400,
-                "other",
-            ),
-            (
-                with(json!({"metadata": {"sela_model": 1}})),
-                400,
-                "sela_model",
-            ),
-            (
-                with(json!({"metadata": {"sela_model": model::NAME}})),
-                400,
-                "32 numbers",
-            ),
-            (with(json!({"magic": 1})), 400, "magic"),
-        ] {
-            refused(&put(&server, "/collections/c", body).await, status, said);
+        for (status, said, body) in cases(NO_COLLECTIONS) {
+            let answer = put(&server, "/collections/c", body).await;
+            refused(&answer, status.parse().unwrap(), said);
         }
         assert_eq!(
             server.get("/collections/c/exists").await.is(200)["result"]["exists"],
             false
         );
-        let body = with(json!({}));
+        let body = json!({"vectors": {"size": 2, "distance": "Dot"}});
         refused(
             &put(&server, "/collections/%20", body).await,
             400,
             "name of a collection",
         );
+    });
+}
+
+#[test]
+fn features_that_are_not_there_are_refused_by_name() {
+    run(async {
+        let server = Server::new();
         create(&server, "c", "Dot").await;
         for (patch, said) in [
             (
@@ -267,74 +249,10 @@ fn keys_do_what_their_roles_allow() {
             .await
             .is(200);
         let snapshot = made["result"]["name"].as_str().unwrap().to_owned();
-        let (point, filter) = (json!({"points": [1]}), json!({}));
-        let body = json!({"vectors": {"size": 2, "distance": "Dot"}});
-        let (read, write, admin) = (1, 2, 3);
-        for (needs, method, path, body) in [
-            (read, "GET", "/", None),
-            (read, "GET", "/collections", None),
-            (read, "GET", "/collections/c", None),
-            (
-                read,
-                "POST",
-                "/collections/c/points",
-                Some(json!({"ids": [1]})),
-            ),
-            (
-                read,
-                "POST",
-                "/collections/c/points/scroll",
-                Some(filter.clone()),
-            ),
-            (
-                read,
-                "POST",
-                "/collections/c/points/count",
-                Some(filter.clone()),
-            ),
-            (read, "POST", "/collections/c/points/query", Some(filter)),
-            (read, "GET", "/collections/c/snapshots", None),
-            (write, "PUT", "/collections/d", Some(body)),
-            (write, "PATCH", "/collections/c", Some(json!({}))),
-            (
-                write,
-                "PUT",
-                "/collections/c/points",
-                Some(json!({"points": []})),
-            ),
-            (
-                write,
-                "POST",
-                "/collections/c/points/delete",
-                Some(point.clone()),
-            ),
-            (
-                write,
-                "POST",
-                "/collections/c/points/payload/clear",
-                Some(json!({"points": []})),
-            ),
-            (
-                write,
-                "POST",
-                "/collections/c/points/batch",
-                Some(json!({"operations": []})),
-            ),
-            (
-                write,
-                "PUT",
-                "/collections/c/index",
-                Some(json!({"field_name": "a"})),
-            ),
-            (write, "POST", "/collections/c/snapshots", None),
-            (write, "DELETE", "/collections/d", None),
-            (
-                admin,
-                "GET",
-                &format!("/collections/c/snapshots/{snapshot}"),
-                None,
-            ),
-        ] {
+        for (needs, route, body) in cases(&ROLES.replace("$SNAPSHOT", &snapshot)) {
+            let (method, path) = route.split_once(' ').unwrap();
+            let needs: u8 = needs.parse().unwrap();
+            let body = Some(body).filter(|body| !body.is_null());
             for (has, key) in [(1, &server.read), (2, &server.write), (3, &server.admin)] {
                 if has > needs && method == "PUT" && path == "/collections/d" {
                     continue; // It is there by now.
@@ -435,6 +353,18 @@ fn snapshots_are_made_listed_given_out_and_deleted() {
             .post("/collections/points/points/scroll", scroll)
             .await;
         assert_eq!(restored.is(200)["result"], original.is(200)["result"]);
+    });
+}
+
+#[test]
+fn snapshots_are_deleted_and_never_a_path() {
+    run(async {
+        let server = Server::new();
+        create(&server, "points", "Dot").await;
+        let path = "/collections/points/snapshots";
+        let first = server.ask("POST", path, None).await.is(200)["result"].clone();
+        let second = server.ask("POST", path, None).await.is(200)["result"].clone();
+        let name = first["name"].as_str().unwrap();
         for bad in [
             "none.snapshot",
             "..",

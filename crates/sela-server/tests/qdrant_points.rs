@@ -2,10 +2,58 @@
 
 mod common;
 
-use common::{Answer, Server, model, refused, run};
+use common::{Answer, Server, cases, refused, run};
 use serde_json::{Value, json};
 
 const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+/// Points that are not stored: status, what is said, and the point.
+const NO_POINTS: &str = r#"
+400 | 3 numbers | {"id": 2, "vector": [1, 0, 0]}
+400 | 0 numbers | {"id": 2, "vector": []}
+400 | 32-bit | {"id": 2, "vector": [1e39, 0]}
+400 | a number | {"id": 2, "vector": ["1", 0]}
+400 | a number | {"id": 2, "vector": [null, 0]}
+400 | multivectors | {"id": 2, "vector": [[1, 0]]}
+400 | named vectors: `title` | {"id": 2, "vector": {"title": [1, 0]}}
+400 | sparse vectors | {"id": 2, "vector": {"indices": [1], "values": [1]}}
+400 | images | {"id": 2, "vector": {"image": "x", "model": "m"}}
+409 | elsewhere | {"id": 2, "vector": {"text": "a", "model": "$MODEL"}}
+400 | points[1].id | {"id": -1, "vector": [1, 0]}
+400 | points[1].id | {"id": 1.5, "vector": [1, 0]}
+400 | points[1].id | {"id": "", "vector": [1, 0]}
+400 | points[1].id | {"id": [2], "vector": [1, 0]}
+400 | vector | {"id": 2}
+400 | payload | {"id": 2, "vector": [1, 0], "payload": [1]}
+400 | magic | {"id": 2, "vector": [1, 0], "magic": 1}
+"#;
+
+/// Requests to store that are refused: status, what is said, and the request.
+const NO_UPSERTS: &str = r#"
+400 | either as | {}
+400 | either as | {"points": [{"id": 1, "vector": [1, 0]}], "batch": {"ids": [], "vectors": []}}
+400 | 2 ids, 1 vectors | {"batch": {"ids": [1, 2], "vectors": [[1, 0]]}}
+400 | 0 payloads | {"batch": {"ids": [1], "vectors": [[1, 0]], "payloads": []}}
+400 | named vectors | {"batch": {"ids": [1], "vectors": {"title": [[1, 0]]}}}
+400 | shard_key | {"points": [{"id": 1, "vector": [1, 0]}], "shard_key": "a"}
+400 | update_filter | {"points": [{"id": 1, "vector": [1, 0]}], "update_filter": {"must": []}, "update_mode": "insert_only"}
+400 | insert_only | {"points": [{"id": 1, "vector": [1, 0]}], "update_mode": "insert_only"}
+"#;
+
+/// Changes that are refused: where, what is said, and the request.
+const NO_CHANGES: &str = r#"
+POST /payload | either by | {"payload": {"a": 1}}
+POST /payload | either by | {"payload": {"a": 1}, "points": [1], "filter": {}}
+POST /payload | `b[` | {"payload": {"a": 1}, "points": [1], "key": "b["}
+POST /payload | points[0] | {"payload": {"a": 1}, "points": [1.5]}
+POST /payload | payload | {"points": [1]}
+PUT /payload | overwritten | {"payload": {"a": 1}, "points": [1], "key": "b"}
+POST /payload/delete | name a field | {"keys": [""], "points": [1]}
+POST /payload/clear | `most` | {"filter": {"most": []}}
+POST /delete | shard_key | {"points": [1], "shard_key": "a"}
+PUT /vectors | 1 numbers | {"points": [{"id": 1, "vector": [1]}]}
+PUT /vectors | another text | {"points": [{"id": 1, "vector": {"text": "a", "model": "m"}}]}
+"#;
 
 /// A server with a collection `c` of vectors of two numbers.
 async fn server(distance: &str) -> Server {
@@ -129,83 +177,25 @@ fn what_cannot_be_stored_leaves_nothing_behind() {
         let server = server("Cosine").await;
         let good = json!({"id": 1, "vector": [1, 0]});
         let deep = (0..80).fold(json!(1), |inner, _| json!([inner]));
-        for (bad, status, said) in [
-            (json!({"id": 2, "vector": [1, 0, 0]}), 400, "3 numbers"),
-            (json!({"id": 2, "vector": []}), 400, "0 numbers"),
-            (json!({"id": 2, "vector": [1e39, 0]}), 400, "32-bit"),
-            (json!({"id": 2, "vector": ["1", 0]}), 400, "a number"),
-            (json!({"id": 2, "vector": [null, 0]}), 400, "a number"),
-            (json!({"id": 2, "vector": [[1, 0]]}), 400, "multivectors"),
-            (
-                json!({"id": 2, "vector": {"title": [1, 0]}}),
-                400,
-                "named vectors: `title`",
-            ),
-            (
-                json!({"id": 2, "vector": {"indices": [1], "values": [1]}}),
-                400,
-                "sparse vectors",
-            ),
-            (
-                json!({"id": 2, "vector": {"image": "x", "model": "m"}}),
-                400,
-                "images",
-            ),
-            (
-                json!({"id": 2, "vector": {"text": "a", "model": model::NAME}}),
-                409,
-                "elsewhere",
-            ),
-            (json!({"id": -1, "vector": [1, 0]}), 400, "points[1].id"),
-            (json!({"id": 1.5, "vector": [1, 0]}), 400, "points[1].id"),
-            (json!({"id": "", "vector": [1, 0]}), 400, "points[1].id"),
-            (json!({"id": [2], "vector": [1, 0]}), 400, "points[1].id"),
-            (json!({"id": 2}), 400, "vector"),
-            (
-                json!({"id": 2, "vector": [1, 0], "payload": [1]}),
-                400,
-                "payload",
-            ),
-            (
-                json!({"id": 2, "vector": [1, 0], "payload": {"a": deep}}),
-                413,
-                "levels",
-            ),
-            (json!({"id": 2, "vector": [1, 0], "magic": 1}), 400, "magic"),
-        ] {
+        let deep = format!(
+            "413 | levels | {}",
+            json!({"id": 2, "vector": [1, 0], "payload": {"a": deep}})
+        );
+        for (status, said, bad) in cases(NO_POINTS).chain(cases(&deep)) {
             let body = json!({"points": [good, bad]});
-            refused(&points(&server, "PUT", "", body).await, status, said);
+            refused(
+                &points(&server, "PUT", "", body).await,
+                status.parse().unwrap(),
+                said,
+            );
             assert_eq!(count(&server).await, 0);
         }
-        for (body, said) in [
-            (json!({}), "either as"),
-            (
-                json!({"points": [good], "batch": {"ids": [], "vectors": []}}),
-                "either as",
-            ),
-            (
-                json!({"batch": {"ids": [1, 2], "vectors": [[1, 0]]}}),
-                "2 ids, 1 vectors",
-            ),
-            (
-                json!({"batch": {"ids": [1], "vectors": [[1, 0]], "payloads": []}}),
-                "0 payloads",
-            ),
-            (
-                json!({"batch": {"ids": [1], "vectors": {"title": [[1, 0]]}}}),
-                "named vectors",
-            ),
-            (json!({"points": [good], "shard_key": "a"}), "shard_key"),
-            (
-                json!({"points": [good], "update_filter": {"must": []}, "update_mode": "insert_only"}),
-                "update_filter",
-            ),
-            (
-                json!({"points": [good], "update_mode": "insert_only"}),
-                "insert_only",
-            ),
-        ] {
-            refused(&points(&server, "PUT", "", body).await, 400, said);
+        for (status, said, body) in cases(NO_UPSERTS) {
+            refused(
+                &points(&server, "PUT", "", body).await,
+                status.parse().unwrap(),
+                said,
+            );
         }
         for number in ["NaN", "Infinity", "-1e999"] {
             let body = format!(r#"{{"points": [{{"id": 1, "vector": [{number}, 0]}}]}}"#);
@@ -275,6 +265,23 @@ fn payloads_are_set_overwritten_and_removed() {
             .await
             .is(200);
         assert_eq!(of(&two).await, json!({}));
+    });
+}
+
+#[test]
+fn changes_tell_what_is_not_there_and_what_cannot_be() {
+    run(async {
+        let server = server("Dot").await;
+        upsert(
+            &server,
+            json!([
+                {"id": 1, "vector": [1, 0]}, {"id": 2, "vector": [0, 1]},
+                {"id": "t", "vector": [0, 1], "payload": {"only": true}},
+            ]),
+        )
+        .await;
+        let of = |id| payload(&server, id);
+        let (two, text) = (json!(2), json!("t"));
         // One that is not there is told, and the others are changed.
         let body = json!({"payload": {"n": 1}, "points": [2, 404, 1]});
         refused(
@@ -289,69 +296,8 @@ fn payloads_are_set_overwritten_and_removed() {
             404,
             "`404`",
         );
-        for (method, path, body, said) in [
-            (
-                "POST",
-                "/payload",
-                json!({"payload": {"a": 1}}),
-                "either by",
-            ),
-            (
-                "POST",
-                "/payload",
-                json!({"payload": {"a": 1}, "points": [1], "filter": {}}),
-                "either by",
-            ),
-            (
-                "POST",
-                "/payload",
-                json!({"payload": {"a": 1}, "points": [1], "key": "b["}),
-                "`b[`",
-            ),
-            (
-                "POST",
-                "/payload",
-                json!({"payload": {"a": 1}, "points": [1.5]}),
-                "points[0]",
-            ),
-            ("POST", "/payload", json!({"points": [1]}), "payload"),
-            (
-                "PUT",
-                "/payload",
-                json!({"payload": {"a": 1}, "points": [1], "key": "b"}),
-                "overwritten",
-            ),
-            (
-                "POST",
-                "/payload/delete",
-                json!({"keys": [""], "points": [1]}),
-                "name a field",
-            ),
-            (
-                "POST",
-                "/payload/clear",
-                json!({"filter": {"most": []}}),
-                "`most`",
-            ),
-            (
-                "POST",
-                "/delete",
-                json!({"points": [1], "shard_key": "a"}),
-                "shard_key",
-            ),
-            (
-                "PUT",
-                "/vectors",
-                json!({"points": [{"id": 1, "vector": [1]}]}),
-                "1 numbers",
-            ),
-            (
-                "PUT",
-                "/vectors",
-                json!({"points": [{"id": 1, "vector": {"text": "a", "model": "m"}}]}),
-                "another text",
-            ),
-        ] {
+        for (route, said, body) in cases(NO_CHANGES) {
+            let (method, path) = route.split_once(' ').unwrap();
             refused(&points(&server, method, path, body).await, 400, said);
         }
         points(&server, "POST", "/delete", json!({"points": [1, 404]}))

@@ -2,10 +2,127 @@
 
 mod common;
 
-use common::{Answer, Server, model, refused, run};
+use common::{Answer, Server, cases, model, refused, run};
 use serde_json::{Value, json};
 
 const UUID: &str = "67e55044-10b1-426f-9247-bb680e5fe0c8";
+
+/// Ids, and the filter that chooses them.
+const FILTERS: &str = r#"
+[1] | {"must": [{"key": "city", "match": {"value": "Rome"}}]}
+[2] | {"must": [{"key": "people", "match": {"value": 7}}]}
+[3] | {"must": [{"key": "open", "match": {"value": true}}]}
+[1, 2] | {"must": [{"key": "tags", "match": {"value": "sea"}}]}
+[1, 3] | {"must": [{"key": "city", "match": {"any": ["Rome", "Bern"]}}]}
+[] | {"must": [{"key": "people", "match": {"any": []}}]}
+[2] | {"must": [{"key": "city", "match": {"except": ["Rome", "Bern"]}}]}
+["$UUID"] | {"must": [{"key": "line", "match": {"text": "CLOCK hills"}}]}
+[] | {"must": [{"key": "line", "match": {"text": "clock sky"}}]}
+["$UUID"] | {"must": [{"key": "line", "match": {"text_any": "clock sky"}}]}
+["$UUID"] | {"must": [{"key": "line", "match": {"phrase": "clock tower"}}]}
+[] | {"must": [{"key": "line", "match": {"phrase": "tower clock"}}]}
+["$UUID"] | {"must": [{"key": "line", "match": {"prefix": "Hill"}}]}
+["$UUID"] | {"must": [{"key": "line", "match": {"substring": "lock tow"}}]}
+[2] | {"must": [{"key": "people", "range": {"gte": 7, "lt": 28}}]}
+["$UUID"] | {"must": [{"key": "size", "range": {"gt": 127.4, "lte": 127.5, "lt": null}}]}
+[2] | {"must": [{"key": "at", "range": {"gt": "2024-03-01"}}]}
+[1, 2] | {"must": [{"key": "at", "range": {"lte": "2024-04-01T10:00:00Z"}}]}
+[1] | {"must": [{"key": "tags", "values_count": {"gte": 2}}]}
+[3, "$UUID", "five"] | {"must": [{"key": "tags", "values_count": {"lt": 1}}]}
+[3, "$UUID", "five"] | {"must": [{"key": "tags", "is_empty": true}]}
+[1, 2] | {"must": [{"key": "tags", "is_empty": false}]}
+[3] | {"must": [{"key": "none", "is_null": true}]}
+[1, 2, "$UUID", "five"] | {"must": [{"key": "none", "is_null": false}]}
+["$UUID"] | {"must": [{"key": "sights[].seen", "match": {"value": true}}]}
+["$UUID", "five"] | {"must": {"is_empty": {"key": "city"}}}
+[3] | {"must": [{"is_null": {"key": "none"}}]}
+[1, "$UUID"] | {"must": [{"has_id": [1, "$UUID", 404]}]}
+[1, 2, 3, "$UUID", "five"] | {"must": [{"has_vector": ""}]}
+["$UUID"] | {"must": [{"nested": {"key": "sights", "filter": {"must": [{"key": "name", "match": {"value": "abbey"}}, {"key": "seen", "match": {"value": false}}]}}}]}
+[] | {"must": [{"nested": {"key": "sights[]", "filter": {"must": [{"key": "name", "match": {"value": "abbey"}}, {"key": "seen", "match": {"value": true}}]}}}]}
+[3, "$UUID", "five"] | {"must_not": [{"key": "tags", "match": {"value": "sea"}}]}
+[2] | {"must": [{"key": "tags", "match": {"value": "sea"}}], "must_not": [{"key": "people", "range": {"gt": 10}}]}
+[1, 3] | {"should": [{"key": "city", "match": {"value": "Bern"}}, {"key": "people", "range": {"gt": 10}}]}
+[1] | {"should": [{"key": "city", "match": {"value": "Bern"}}, {"key": "people", "range": {"gt": 10}}], "must": [{"key": "tags", "match": {"value": "sea"}}]}
+[1] | {"min_should": {"conditions": [{"key": "city", "match": {"value": "Bern"}}, {"key": "people", "range": {"gt": 10}}, {"key": "tags", "match": {"value": "sea"}}], "min_count": 2}}
+[3, "$UUID", "five"] | {"must": [{"should": [{"key": "city", "match": {"value": "Bern"}}, {"must_not": [{"key": "tags", "match": {"value": "sea"}}]}]}]}
+[1, 2, 3, "$UUID", "five"] | {"should": [], "min_should": {"conditions": [], "min_count": 1}}
+[1, 2, 3, "$UUID", "five"] | {"must": null}
+[1, 2, 3, "$UUID", "five"] | {}
+"#;
+
+/// Filters that are refused: status, what is said, and the filter.
+const NO_FILTERS: &str = r#"
+400 | `filter` wants an object | []
+400 | `most` is no clause | {"most": []}
+400 | `must` wants a list | {"must": 1}
+400 | an object | {"must": [1]}
+400 | one test | {"must": [{"key": "a"}]}
+400 | one test | {"must": [{"key": "a", "match": {"value": 1}, "range": {"gt": 1}}]}
+400 | `a[` | {"must": [{"key": "a[", "match": {"value": 1}}]}
+400 | `key` | {"must": [{"key": 1, "match": {"value": 1}}]}
+400 | one condition | {"must": [{"has_id": [1], "is_null": {"key": "a"}}]}
+400 | `has_id` | {"must": [{"has_id": [-1]}]}
+400 | has_vector | {"must": [{"has_vector": "title"}]}
+400 | slice | {"must": [{"slice": {"total": 2, "index": 0}}]}
+400 | `magic` | {"must": [{"magic": 1}]}
+400 | `nested` | {"must": [{"nested": {"key": "a"}}]}
+400 | ids | {"must": [{"nested": {"key": "a", "filter": {"must": [{"has_id": [1]}]}}}]}
+400 | min_count | {"min_should": {"conditions": []}}
+400 | min_count | {"min_should": {"conditions": [], "min_count": -1}}
+400 | geo_radius | {"must": [{"key": "a", "geo_radius": {"center": {"lon": 1, "lat": 1}, "radius": 1}}]}
+400 | geo_bounding_box | {"must": [{"key": "a", "geo_bounding_box": {}}]}
+400 | geo_polygon | {"must": [{"key": "a", "geo_polygon": {}}]}
+400 | `magic` | {"must": [{"key": "a", "magic": 1}]}
+400 | whole numbers | {"must": [{"key": "a", "match": {"value": 1.5}}]}
+400 | `value` | {"must": [{"key": "a", "match": {"value": [1]}}]}
+400 | `any` | {"must": [{"key": "a", "match": {"any": 1}}]}
+400 | `text` | {"must": [{"key": "a", "match": {"text": 1}}]}
+400 | `like` | {"must": [{"key": "a", "match": {"like": "a"}}]}
+400 | one way | {"must": [{"key": "a", "match": {}}]}
+400 | gt, gte | {"must": [{"key": "a", "range": {"above": 1}}]}
+400 | at least one | {"must": [{"key": "a", "range": {}}]}
+400 | times | {"must": [{"key": "a", "range": {"gt": "now"}}]}
+400 | times | {"must": [{"key": "a", "range": {"gt": 1, "lt": "2024-01-01"}}]}
+400 | bounds | {"must": [{"key": "a", "range": {"gt": true}}]}
+400 | numbers | {"must": [{"key": "a", "values_count": {"gt": "a"}}]}
+400 | true or false | {"must": [{"key": "a", "is_empty": "yes"}]}
+"#;
+
+/// Queries that are refused: status, what is said, and the query.
+const NO_QUERIES: &str = r#"
+400 | 1 | {"query": [1]}
+400 | 0 | {"query": []}
+400 | 32-bit | {"query": [1e39, 0]}
+404 | 404 | {"query": 404}
+400 | query | {"query": -1}
+400 | a vector | {"query": true}
+400 | multivectors | {"query": [[1, 0]]}
+400 | sparse vectors | {"query": {"indices": [1], "values": [1]}}
+400 | mmr | {"query": {"nearest": [1, 0], "mmr": {"spread": 0.5}}}
+400 | magic | {"query": {"nearest": [1, 0], "magic": 1}}
+400 | recommend | {"query": {"recommend": {"positive": [1]}}}
+400 | discover | {"query": {"discover": {"target": 1, "context": []}}}
+400 | context | {"query": {"context": []}}
+400 | order_by | {"query": {"order_by": "a"}}
+400 | fusion | {"query": {"fusion": "rrf"}}
+400 | rrf | {"query": {"rrf": {"k": 2}}}
+400 | formula | {"query": {"formula": {}}}
+400 | sample | {"query": {"sample": "random"}}
+400 | relevance_feedback | {"query": {"relevance_feedback": {}}}
+400 | a `model` | {"query": {"text": "a"}}
+409 | elsewhere | {"query": {"text": "a", "model": "other"}}
+400 | prefetch | {"query": [1, 0], "prefetch": [{"query": [1, 0]}]}
+400 | lookup_from | {"query": 1, "lookup_from": {"collection": "d"}}
+400 | title | {"query": [1, 0], "using": "title"}
+400 | shard_key | {"query": [1, 0], "shard_key": "a"}
+400 | idf | {"query": [1, 0], "params": {"idf": {"a": 1}}}
+400 | magic | {"query": [1, 0], "params": {"magic": 1}}
+422 | limit is 0 | {"query": [1, 0], "limit": 0}
+422 | points_max | {"query": [1, 0], "limit": 10001}
+422 |  | {"query": [1, 0], "offset": 20000}
+400 | score_threshold | {"query": [1, 0], "score_threshold": "high"}
+"#;
 
 async fn points(server: &Server, path: &str, body: Value) -> Answer {
     server
@@ -50,129 +167,10 @@ fn ids(answer: &Answer) -> Value {
 fn every_filter_chooses_its_points() {
     run(async {
         let server = server("Cosine").await;
-        let on = |key: &str, test: &str, value: Value| {
-            let mut condition = json!({"key": key});
-            condition[test] = value;
-            json!({"must": [condition]})
-        };
-        let sea = json!({"key": "tags", "match": {"value": "sea"}});
-        let crowd = json!({"key": "people", "range": {"gt": 10}});
-        let bern = json!({"key": "city", "match": {"value": "Bern"}});
-        let abbey = json!({"key": "name", "match": {"value": "abbey"}});
-        let seen = |flag: bool| json!({"key": "seen", "match": {"value": flag}});
-        let all = json!([1, 2, 3, UUID, "five"]);
-        for (filter, expected) in [
-            (on("city", "match", json!({"value": "Rome"})), json!([1])),
-            (on("people", "match", json!({"value": 7})), json!([2])),
-            (on("open", "match", json!({"value": true})), json!([3])),
-            (on("tags", "match", json!({"value": "sea"})), json!([1, 2])),
-            (
-                on("city", "match", json!({"any": ["Rome", "Bern"]})),
-                json!([1, 3]),
-            ),
-            (on("people", "match", json!({"any": []})), json!([])),
-            (
-                on("city", "match", json!({"except": ["Rome", "Bern"]})),
-                json!([2]),
-            ),
-            (
-                on("line", "match", json!({"text": "CLOCK hills"})),
-                json!([UUID]),
-            ),
-            (on("line", "match", json!({"text": "clock sky"})), json!([])),
-            (
-                on("line", "match", json!({"text_any": "clock sky"})),
-                json!([UUID]),
-            ),
-            (
-                on("line", "match", json!({"phrase": "clock tower"})),
-                json!([UUID]),
-            ),
-            (
-                on("line", "match", json!({"phrase": "tower clock"})),
-                json!([]),
-            ),
-            (
-                on("line", "match", json!({"prefix": "Hill"})),
-                json!([UUID]),
-            ),
-            (
-                on("line", "match", json!({"substring": "lock tow"})),
-                json!([UUID]),
-            ),
-            (
-                on("people", "range", json!({"gte": 7, "lt": 28})),
-                json!([2]),
-            ),
-            (
-                on(
-                    "size",
-                    "range",
-                    json!({"gt": 127.4, "lte": 127.5, "lt": null}),
-                ),
-                json!([UUID]),
-            ),
-            (on("at", "range", json!({"gt": "2024-03-01"})), json!([2])),
-            (
-                on("at", "range", json!({"lte": "2024-04-01T10:00:00Z"})),
-                json!([1, 2]),
-            ),
-            (on("tags", "values_count", json!({"gte": 2})), json!([1])),
-            (
-                on("tags", "values_count", json!({"lt": 1})),
-                json!([3, UUID, "five"]),
-            ),
-            (
-                on("tags", "is_empty", json!(true)),
-                json!([3, UUID, "five"]),
-            ),
-            (on("tags", "is_empty", json!(false)), json!([1, 2])),
-            (on("none", "is_null", json!(true)), json!([3])),
-            (
-                on("none", "is_null", json!(false)),
-                json!([1, 2, UUID, "five"]),
-            ),
-            (
-                on("sights[].seen", "match", json!({"value": true})),
-                json!([UUID]),
-            ),
-            (
-                json!({"must": {"is_empty": {"key": "city"}}}),
-                json!([UUID, "five"]),
-            ),
-            (json!({"must": [{"is_null": {"key": "none"}}]}), json!([3])),
-            (
-                json!({"must": [{"has_id": [1, UUID, 404]}]}),
-                json!([1, UUID]),
-            ),
-            (json!({"must": [{"has_vector": ""}]}), all.clone()),
-            (
-                json!({"must": [{"nested": {"key": "sights", "filter": {"must": [abbey, seen(false)]}}}]}),
-                json!([UUID]),
-            ),
-            (
-                json!({"must": [{"nested": {"key": "sights[]", "filter": {"must": [abbey, seen(true)]}}}]}),
-                json!([]),
-            ),
-            (json!({"must_not": [sea]}), json!([3, UUID, "five"])),
-            (json!({"must": [sea], "must_not": [crowd]}), json!([2])),
-            (json!({"should": [bern, crowd]}), json!([1, 3])),
-            (json!({"should": [bern, crowd], "must": [sea]}), json!([1])),
-            (
-                json!({"min_should": {"conditions": [bern, crowd, sea], "min_count": 2}}),
-                json!([1]),
-            ),
-            (
-                json!({"must": [{"should": [bern, {"must_not": [sea]}]}]}),
-                json!([3, UUID, "five"]),
-            ),
-            (
-                json!({"should": [], "min_should": {"conditions": [], "min_count": 1}}),
-                all.clone(),
-            ),
-            (json!({"must": null}), all.clone()),
-            (json!({}), all.clone()),
-        ] {
+        for line in FILTERS.replace("$UUID", UUID).trim().lines() {
+            let (expected, filter) = line.split_once(" | ").unwrap();
+            let expected: Value = serde_json::from_str(expected).unwrap();
+            let filter: Value = serde_json::from_str(filter).unwrap();
             let scrolled = points(&server, "scroll", json!({"filter": filter})).await;
             assert_eq!(ids(&scrolled), expected, "{filter}");
             let counted = points(&server, "count", json!({"filter": filter, "exact": true})).await;
@@ -203,76 +201,9 @@ fn every_filter_chooses_its_points() {
 fn filters_that_cannot_be_are_refused_by_name() {
     run(async {
         let server = server("Cosine").await;
-        let on = |test: &str, value: Value| {
-            let mut condition = json!({"key": "a"});
-            condition[test] = value;
-            json!({"must": [condition]})
-        };
         let deep = (0..40).fold(json!({}), |inner, _| json!({"must_not": [inner]}));
-        for (filter, said) in [
-            (json!([]), "`filter` wants an object"),
-            (json!({"most": []}), "`most` is no clause"),
-            (json!({"must": 1}), "`must` wants a list"),
-            (json!({"must": [1]}), "an object"),
-            (json!({"must": [{"key": "a"}]}), "one test"),
-            (
-                json!({"must": [{"key": "a", "match": {"value": 1}, "range": {"gt": 1}}]}),
-                "one test",
-            ),
-            (
-                json!({"must": [{"key": "a[", "match": {"value": 1}}]}),
-                "`a[`",
-            ),
-            (
-                json!({"must": [{"key": 1, "match": {"value": 1}}]}),
-                "`key`",
-            ),
-            (
-                json!({"must": [{"has_id": [1], "is_null": {"key": "a"}}]}),
-                "one condition",
-            ),
-            (json!({"must": [{"has_id": [-1]}]}), "`has_id`"),
-            (json!({"must": [{"has_vector": "title"}]}), "has_vector"),
-            (
-                json!({"must": [{"slice": {"total": 2, "index": 0}}]}),
-                "slice",
-            ),
-            (json!({"must": [{"magic": 1}]}), "`magic`"),
-            (json!({"must": [{"nested": {"key": "a"}}]}), "`nested`"),
-            (
-                json!({"must": [{"nested": {"key": "a", "filter": {"must": [{"has_id": [1]}]}}}]}),
-                "ids",
-            ),
-            (json!({"min_should": {"conditions": []}}), "min_count"),
-            (
-                json!({"min_should": {"conditions": [], "min_count": -1}}),
-                "min_count",
-            ),
-            (
-                on(
-                    "geo_radius",
-                    json!({"center": {"lon": 1, "lat": 1}, "radius": 1}),
-                ),
-                "geo_radius",
-            ),
-            (on("geo_bounding_box", json!({})), "geo_bounding_box"),
-            (on("geo_polygon", json!({})), "geo_polygon"),
-            (on("magic", json!(1)), "`magic`"),
-            (on("match", json!({"value": 1.5})), "whole numbers"),
-            (on("match", json!({"value": [1]})), "`value`"),
-            (on("match", json!({"any": 1})), "`any`"),
-            (on("match", json!({"text": 1})), "`text`"),
-            (on("match", json!({"like": "a"})), "`like`"),
-            (on("match", json!({})), "one way"),
-            (on("range", json!({"above": 1})), "gt, gte"),
-            (on("range", json!({})), "at least one"),
-            (on("range", json!({"gt": "now"})), "times"),
-            (on("range", json!({"gt": 1, "lt": "2024-01-01"})), "times"),
-            (on("range", json!({"gt": true})), "bounds"),
-            (on("values_count", json!({"gt": "a"})), "numbers"),
-            (on("is_empty", json!("yes")), "true or false"),
-            (deep, "levels"),
-        ] {
+        let deep = format!("400 | levels | {deep}");
+        for (_, said, filter) in cases(NO_FILTERS).chain(cases(&deep)) {
             for path in ["scroll", "count", "query"] {
                 let answer = points(&server, path, json!({"filter": filter})).await;
                 refused(&answer, 400, said);
@@ -452,87 +383,8 @@ fn answers_differ_from_one_another_where_that_is_asked_for() {
 fn queries_that_cannot_be_are_refused_by_name() {
     run(async {
         let server = server("Dot").await;
-        for (body, status, said) in [
-            (json!({"query": [1]}), 400, "1"),
-            (json!({"query": []}), 400, "0"),
-            (json!({"query": [1e39, 0]}), 400, "32-bit"),
-            (json!({"query": 404}), 404, "404"),
-            (json!({"query": -1}), 400, "query"),
-            (json!({"query": true}), 400, "a vector"),
-            (json!({"query": [[1, 0]]}), 400, "multivectors"),
-            (
-                json!({"query": {"indices": [1], "values": [1]}}),
-                400,
-                "sparse vectors",
-            ),
-            (
-                json!({"query": {"nearest": [1, 0], "mmr": {"spread": 0.5}}}),
-                400,
-                "mmr",
-            ),
-            (
-                json!({"query": {"nearest": [1, 0], "magic": 1}}),
-                400,
-                "magic",
-            ),
-            (
-                json!({"query": {"recommend": {"positive": [1]}}}),
-                400,
-                "recommend",
-            ),
-            (
-                json!({"query": {"discover": {"target": 1, "context": []}}}),
-                400,
-                "discover",
-            ),
-            (json!({"query": {"context": []}}), 400, "context"),
-            (json!({"query": {"order_by": "a"}}), 400, "order_by"),
-            (json!({"query": {"fusion": "rrf"}}), 400, "fusion"),
-            (json!({"query": {"rrf": {"k": 2}}}), 400, "rrf"),
-            (json!({"query": {"formula": {}}}), 400, "formula"),
-            (json!({"query": {"sample": "random"}}), 400, "sample"),
-            (
-                json!({"query": {"relevance_feedback": {}}}),
-                400,
-                "relevance_feedback",
-            ),
-            (json!({"query": {"text": "a"}}), 400, "a `model`"),
-            (
-                json!({"query": {"text": "a", "model": "other"}}),
-                409,
-                "elsewhere",
-            ),
-            (
-                json!({"query": [1, 0], "prefetch": [{"query": [1, 0]}]}),
-                400,
-                "prefetch",
-            ),
-            (
-                json!({"query": 1, "lookup_from": {"collection": "d"}}),
-                400,
-                "lookup_from",
-            ),
-            (json!({"query": [1, 0], "using": "title"}), 400, "title"),
-            (json!({"query": [1, 0], "shard_key": "a"}), 400, "shard_key"),
-            (
-                json!({"query": [1, 0], "params": {"idf": {"a": 1}}}),
-                400,
-                "idf",
-            ),
-            (
-                json!({"query": [1, 0], "params": {"magic": 1}}),
-                400,
-                "magic",
-            ),
-            (json!({"query": [1, 0], "limit": 0}), 422, "limit is 0"),
-            (json!({"query": [1, 0], "limit": 10_001}), 422, "points_max"),
-            (json!({"query": [1, 0], "offset": 20_000}), 422, ""),
-            (
-                json!({"query": [1, 0], "score_threshold": "high"}),
-                400,
-                "score_threshold",
-            ),
-        ] {
+        for (status, said, body) in cases(NO_QUERIES) {
+            let status = status.parse().unwrap();
             refused(&points(&server, "query", body.clone()).await, status, said);
             let batch = json!({"searches": [{"query": [1, 0]}, body]});
             refused(&points(&server, "query/batch", batch).await, status, said);
@@ -631,6 +483,18 @@ fn texts_go_through_the_model_and_documents_see_them() {
         )
         .await;
         assert_eq!(ids(&found), json!([4]));
+    });
+}
+
+#[test]
+fn texts_for_other_models_and_other_things_than_texts_are_refused() {
+    run(async {
+        let server = Server::new();
+        let one = json!({"documents": [{"id": 1, "text": "river"}]});
+        server
+            .post("/v1/collections/c/documents", one)
+            .await
+            .is(200);
         for (query, said) in [
             (json!({"text": "a", "model": "other"}), "`other`"),
             (
