@@ -20,7 +20,7 @@ pub mod scan;
 mod submit;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use adapters::adapters;
 pub use device::{Gpu, GpuOptions};

@@ -17,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 }";
 
 /// The first adapter, opened; `None`, said aloud, where there is none.
-fn gpu() -> Option<Gpu> {
+pub(crate) fn gpu() -> Option<Gpu> {
     let Some(facts) = adapters().into_iter().next() else {
         println!("skipped: no GPU");
         return None;

@@ -96,19 +96,15 @@ pub fn self_test_of(backend: &GpuEncode) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-#[allow(clippy::print_stdout)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, adapters};
 
     /// What is remembered is the kernels' texts: all those that the test has compiled.
     #[test]
     fn the_texts_of_all_tested_kernels_are_part_of_what_is_proven() {
-        let Some(facts) = adapters().into_iter().next() else {
-            println!("skipped: no GPU");
+        let Some(gpu) = crate::gpu::tests::gpu() else {
             return;
         };
-        let gpu = Gpu::open(facts.index, GpuOptions::default()).unwrap();
         for variant in Variant::preferred(gpu.facts(), Arithmetic::F32) {
             let backend = GpuEncode::new(gpu.clone(), variant, Arithmetic::F32).unwrap();
             self_test_of(&backend).unwrap();

@@ -210,19 +210,15 @@ impl Rooms {
 }
 
 #[cfg(test)]
-#[allow(clippy::print_stdout)]
 mod tests {
     use super::*;
     use crate::gpu::encode::Variant;
-    use crate::gpu::{GpuOptions, adapters};
 
     #[test]
     fn idle_rooms_are_few_and_small_together() {
-        let Some(facts) = adapters().into_iter().next() else {
-            println!("skipped: no GPU");
+        let Some(gpu) = crate::gpu::tests::gpu() else {
             return;
         };
-        let gpu = Gpu::open(facts.index, GpuOptions::default()).unwrap();
         let style = Style::new(Variant::Plain, false, 32 << 10);
         let room = |rows| {
             let need = Need {

@@ -425,24 +425,24 @@ impl Rows {
 }
 
 #[cfg(test)]
-#[allow(clippy::print_stdout)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, adapters};
     use crate::isa::Isa;
 
     /// What is remembered is the kernels' texts: all those that the test has compiled, and no
     /// others.
     #[test]
     fn the_tested_kernels_are_those_that_are_proven() {
-        let Some(facts) = adapters().into_iter().next() else {
-            println!("skipped: no GPU");
+        let Some(gpu) = crate::gpu::tests::gpu() else {
             return;
         };
-        let gpu = Gpu::open(facts.index, GpuOptions::default()).unwrap();
         let cpu = CpuScan::new(Isa::Plain, 1).unwrap();
-        let subgroup = has_subgroups(&facts);
-        for (matrix, subgroup) in [(None, false), (None, subgroup), (side(&facts), subgroup)] {
+        let subgroup = has_subgroups(gpu.facts());
+        for (matrix, subgroup) in [
+            (None, false),
+            (None, subgroup),
+            (side(gpu.facts()), subgroup),
+        ] {
             let engine = bare(&gpu);
             check(&engine, &cpu, matrix, subgroup).unwrap();
             let (proven, compiled) = (keys(matrix, subgroup), engine.kernels.compiled());

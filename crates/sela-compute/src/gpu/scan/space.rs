@@ -278,18 +278,14 @@ pub(super) fn index(record: Record) -> usize {
 }
 
 #[cfg(test)]
-#[allow(clippy::print_stdout)]
 mod tests {
     use super::*;
-    use crate::gpu::{GpuOptions, adapters};
 
     #[test]
     fn idle_spaces_are_few_and_small_together() {
-        let Some(facts) = adapters().into_iter().next() else {
-            println!("skipped: no GPU");
+        let Some(gpu) = crate::gpu::tests::gpu() else {
             return;
         };
-        let gpu = Gpu::open(facts.index, GpuOptions::default()).unwrap();
         let keep = |count, sizes: [u64; 3]| {
             let mut spaces = Vec::new();
             for _ in 0..count {

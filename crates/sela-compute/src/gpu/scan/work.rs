@@ -330,17 +330,15 @@ impl Engine {
         let lists = heads + queries as u32 * 4;
         let peaks = queries.next_multiple_of(8) as u32 * groups;
         let best_words = u64::from(peaks) + placed.len() as u64;
-        let back = match best_words <= u64::from(self.ranks_on_cpu_max) {
-            true => Back::Whole {
-                groups: groups as usize,
-            },
-            false => Back::Lists { room },
+        let lists_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
+        let whole = Back::Whole {
+            groups: groups as usize,
+        };
+        let (back, counts_bytes) = match best_words <= u64::from(self.ranks_on_cpu_max) {
+            true => (whole, 0),
+            false => (Back::Lists { room }, lists_bytes),
         };
         let mut space = self.space();
-        let counts_bytes = match back {
-            Back::Whole { .. } => 0,
-            Back::Lists { room } => u64::from(lists) * 4 + (queries * room * 8) as u64,
-        };
         let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
         space.reserve(gpu, sizes)?;
         space.put(gpu, &input)?;
