@@ -27,20 +27,6 @@ fn errors_say_what_is_wrong_and_what_to_do() {
         ("collection-name", vec!["collection", "info", "../rows"]),
         ("text-in-vectors", vec!["search", "-c", "rows", "hello"]),
         (
-            "no-texts",
-            vec!["search", "-c", "rows", "--mode", "text", "hello"],
-        ),
-        (
-            "only-unwanted",
-            vec!["search", "-c", "rows", "--mode", "text", "--", "-hello"],
-        ),
-        (
-            "vector-with-words",
-            vec![
-                "search", "-c", "rows", "--vector", "rows.npy", "--mode", "hybrid",
-            ],
-        ),
-        (
             "query-dim",
             vec!["search", "-c", "rows", "--vector", "wide.npy"],
         ),
@@ -96,6 +82,21 @@ fn errors_say_what_is_wrong_and_what_to_do() {
         let stderr = sela.fails(2, &arguments);
         assert!(stderr.starts_with("error: "), "{stderr}");
         insta::assert_snapshot!(name, stderr);
+    }
+}
+
+#[test]
+fn words_that_cannot_be_looked_for_are_told() {
+    let sela = Sela::new();
+    sela.write_vectors("rows", 10, 4);
+    sela.ok(&["index", "-c", "rows", "-i", "rows.npy", "--ids", "rows.ids"]);
+    for (name, mode, more) in [
+        ("no-texts", "text", &["hello"][..]),
+        ("only-unwanted", "text", &["--", "-hello"]),
+        ("vector-with-words", "hybrid", &["--vector", "rows.npy"]),
+    ] {
+        let search = ["--quiet", "search", "-c", "rows", "--mode", mode];
+        insta::assert_snapshot!(name, sela.fails(2, &[&search[..], more].concat()));
     }
 }
 

@@ -179,7 +179,10 @@ fn texts_are_indexed_and_found_by_meaning() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!((&hits[0]["id"], &hits[0]["text_rank"]), (&4.into(), &1.into()));
+    assert_eq!(
+        (&hits[0]["id"], &hits[0]["text_rank"]),
+        (&4.into(), &1.into())
+    );
     assert!(hits[0]["vector_score"].is_f64() && hits[0]["text_score"].is_f64());
     assert!(hits[3]["vector_rank"].is_u64() && hits[3]["text_rank"].is_null());
 

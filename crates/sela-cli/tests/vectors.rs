@@ -20,9 +20,8 @@ fn rows_are_found_by_the_words_of_their_texts() {
     sela.write("rows.jsonl", lines.join("\n"));
     sela.ok(&["index", "-c", "rows", "-i", "rows.jsonl"]);
     // No model is fetched for it, and none is here.
-    let search = |more: &[&str]| {
-        sela.ok(&[&["search", "-c", "rows", "--mode", "text"][..], more].concat())
-    };
+    let search =
+        |more: &[&str]| sela.ok(&[&["search", "-c", "rows", "--mode", "text"][..], more].concat());
     insta::assert_snapshot!("by-words", search(&["green valley"]));
     insta::assert_snapshot!("by-words-json", search(&["green valley", "--json"]));
     assert!(search(&["green -valley"]).contains("still waters"));

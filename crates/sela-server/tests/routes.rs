@@ -548,12 +548,21 @@ fn documents_are_found_by_words_and_by_both() {
             hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect()
         };
         let ask = |query: &str, mode: &str| json!({"query": query, "mode": mode});
-        let found = server.post(&search, ask("light river", "text")).await.is(200);
+        let found = server
+            .post(&search, ask("light river", "text"))
+            .await
+            .is(200);
         assert_eq!(ids(&found), [2, 3, 1]);
         let first = &found["hits"][0];
-        assert_eq!((&first["text_rank"], &first["text_score"]), (&json!(1), &first["score"]));
+        assert_eq!(
+            (&first["text_rank"], &first["text_score"]),
+            (&json!(1), &first["score"])
+        );
         assert!(first.get("vector_score").is_none());
-        assert_eq!((&found["tokens"], &found["truncated"]), (&json!(0), &json!(false)));
+        assert_eq!(
+            (&found["tokens"], &found["truncated"]),
+            (&json!(0), &json!(false))
+        );
         for (query, wanted) in [
             ("\"walk along\"", &[1][..]),
             ("riv* -stone", &[1]),
@@ -567,7 +576,10 @@ fn documents_are_found_by_words_and_by_both() {
         }
         let found = server.post(&search, ask("light", "hybrid")).await.is(200);
         let first = &found["hits"][0];
-        assert_eq!((&first["id"], &first["vector_rank"], &first["text_rank"]), (&json!(3), &json!(1), &json!(1)));
+        assert_eq!(
+            (&first["id"], &first["vector_rank"], &first["text_rank"]),
+            (&json!(3), &json!(1), &json!(1))
+        );
         let score = first["score"].as_f64().unwrap();
         assert!((score - 2.0 / 61.0).abs() < 1e-6, "{score}");
         assert_eq!(ids(&found).len(), 3);
@@ -577,12 +589,24 @@ fn documents_are_found_by_words_and_by_both() {
         let mut earth = ask("river", "hybrid");
         earth["filter"] = json!({"eq": {"kind": "earth"}});
         assert_eq!(ids(&server.post(&search, earth).await.is(200)), [2]);
-        server.post(&format!("{path}/delete"), json!({"ids": [3]})).await.is(200);
-        assert_eq!(ids(&server.post(&search, ask("light", "text")).await.is(200)), [2]);
+        server
+            .post(&format!("{path}/delete"), json!({"ids": [3]}))
+            .await
+            .is(200);
+        assert_eq!(
+            ids(&server.post(&search, ask("light", "text")).await.is(200)),
+            [2]
+        );
         // The nearness of vectors is what there is unless asked otherwise.
-        let found = server.post(&search, json!({"query": "river"})).await.is(200);
+        let found = server
+            .post(&search, json!({"query": "river"}))
+            .await
+            .is(200);
         let first = &found["hits"][0];
-        assert_eq!((&first["vector_rank"], &first["vector_score"]), (&json!(1), &first["score"]));
+        assert_eq!(
+            (&first["vector_rank"], &first["vector_score"]),
+            (&json!(1), &first["score"])
+        );
     });
 }
 
@@ -594,10 +618,7 @@ fn documents_and_collections_that_cannot_be_are_refused() {
         let bad = json!({"query": "a", "filter": {"like": 3}});
         server.post(search, bad).await.fails(400, "filter_refused");
         let other = json!({"query": "a", "mode": "sparse"});
-        server
-            .post(search, other)
-            .await
-            .fails(400, "not_supported");
+        server.post(search, other).await.fails(400, "not_supported");
         let many: Vec<String> = (0..300).map(|n| format!("w{n}")).collect();
         for mode in ["text", "hybrid"] {
             for bad in ["-a", &many.join(" ")] {

@@ -209,7 +209,7 @@ impl<'a> Verifier<'a> {
 
     fn check_database(&mut self) -> Result<()> {
         for words in self.note(self.catalog.integrity())?.unwrap_or_default() {
-            if words.contains("FTS5 table") {
+            if words.to_lowercase().contains("fts5") {
                 self.note::<()>(Err(self.catalog.damaged_words(words)))?;
             } else {
                 self.fault_catalog(words);

@@ -361,7 +361,7 @@ impl Error {
             Self::NoRow { .. } | Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),
-            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Store(error) => hint_on_store(error),
             Self::Index(error) => error.hint().map(str::to_owned),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => Some("free some space and try again".to_owned()),
@@ -425,6 +425,17 @@ impl Error {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
     }
+}
+
+/// The store's advice, in the words of the command line where it has one for it.
+fn hint_on_store(error: &sela_store::Error) -> Option<String> {
+    if let sela_store::Error::NoTextIndex { dir, .. } = error {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        return Some(format!(
+            "make its full-text index with `sela collection reindex {name}`"
+        ));
+    }
+    error.hint().map(str::to_owned)
 }
 
 /// Two models; those of one name differ in their files or settings.

@@ -494,8 +494,8 @@ fn rows_are_found_by_words_by_vectors_and_by_both() {
         assert_eq!((hit.text_rank, hit.vector_rank), (Some(rank), None));
         assert!(hit.text.is_some() && hit.payload.is_some());
     }
-    let least = hits[1].score;
-    assert_eq!(ids(&words.clone().threshold(least)), ["2", "0"]);
+    let best = hits[0].score;
+    assert_eq!(ids(&words.clone().threshold(best)), ["2"]);
 
     // By vectors 3, 2, 1, 0; by words 2, 0, 1.
     let both = Query::vector(vec![0.9_f32.cos(), 0.9_f32.sin()]).and_words("green valley");

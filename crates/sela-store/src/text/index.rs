@@ -77,10 +77,11 @@ impl Collection {
         if writer.state.is_indexed() {
             return Ok(false);
         }
-        let done = match writer.state.known_index() {
+        let begun = match writer.state.known_index() {
             None => self.begin_index(writer),
-            Some(index) => self.index_more(writer, index),
+            Some(index) => Ok(index),
         };
+        let done = begun.and_then(|index| self.index_more(writer, index));
         *lock(&self.text_refusal) = done.as_ref().err().map(Error::to_string);
         if let Err(error) = &done
             && is_of_index(error)
@@ -90,7 +91,7 @@ impl Collection {
         done.map(|()| !writer.state.is_indexed())
     }
 
-    fn begin_index(&self, writer: &mut Writer) -> Result<()> {
+    fn begin_index(&self, writer: &mut Writer) -> Result<TextIndex> {
         let mut state = writer.state;
         let index = TextIndex {
             version: TextIndex::VERSION,
@@ -103,7 +104,7 @@ impl Collection {
             catalog.put_state(&state)
         })?;
         writer.state = state;
-        Ok(())
+        Ok(index)
     }
 
     fn index_more(&self, writer: &mut Writer, index: TextIndex) -> Result<()> {
