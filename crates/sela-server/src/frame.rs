@@ -79,16 +79,17 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
             return id.clone();
         }
     }
+    HeaderValue::try_from(made_id()).unwrap_or(HeaderValue::from_static("unnamed"))
+}
+
+/// A request id of ours.
+pub(crate) fn made_id() -> String {
     /// Tells this process's requests from another's.
     static PROCESS: LazyLock<u64> =
         LazyLock::new(|| getrandom::u64().unwrap_or_else(|_| u64::from(std::process::id())));
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let id = format!(
-        "{:016x}{:012x}",
-        *PROCESS,
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("unnamed"))
+    let next = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{:016x}{next:012x}", *PROCESS)
 }
 
 #[cfg(test)]

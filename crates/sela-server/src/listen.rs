@@ -23,16 +23,16 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use crate::config::Limits;
-use crate::frame::Peer;
+use crate::frame::{self, Peer};
 use crate::metrics::Connections;
 use crate::tls::Tls;
 use stall::Stall;
 
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 64 << 10;
-/// What a client hears that is one too many.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n\
-    connection: close\r\n\r\n";
+/// What a client hears that is one too many; a request id and the end of the head follow.
+const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n\
+    connection: close\r\nx-request-id: ";
 /// The pause after the system had no room for another connection. No signal tells of new room.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
@@ -153,7 +153,7 @@ async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<B
 /// Tells a client that it is one too many, if that takes no time.
 fn refuse(stream: &TcpStream, tls: bool) {
     if !tls {
-        let _ = stream.try_write(FULL);
+        let _ = stream.try_write(format!("{FULL}{}\r\n\r\n", frame::made_id()).as_bytes());
     }
 }
 

@@ -58,11 +58,12 @@ pub fn document() -> OpenApi {
 }
 
 /// Statuses that any route with a key may answer, and why.
-const ANY: [(&str, &str); 7] = [
+const ANY: [(&str, &str); 8] = [
     ("400", "The request is malformed"),
     ("401", "No key, or a wrong one"),
     ("403", "The key's role is too low"),
     ("404", "There is no such thing"),
+    NO_METHOD,
     (
         "429",
         "Too much is under way; try again after `retry-after` seconds",
@@ -74,12 +75,36 @@ const ANY: [(&str, &str); 7] = [
     ),
 ];
 
+/// What a path answers to methods that it does not have; `allow` tells those it has.
+const NO_METHOD: (&str, &str) = ("405", "The path does not answer to this method");
+
 /// Statuses that any route with a body may answer.
-const WITH_BODY: [(&str, &str); 3] = [
+const WITH_BODY: [(&str, &str); 2] = [
     ("408", "The body came too slowly"),
     ("413", "The body, or what is in it, is over its limit"),
-    ("422", "A field has a value that it cannot have"),
 ];
+
+/// The status of any route that takes a value from its caller.
+const WITH_VALUES: (&str, &str) = ("422", "A value is one that it cannot have");
+
+/// The status of any route to a collection.
+const OF_COLLECTION: (&str, &str) = ("409", "The collection is in use elsewhere");
+
+/// Says of operations that need no key what they answer when they do not do their work.
+pub(crate) fn open(document: &mut OpenApi) {
+    for item in document.paths.paths.values_mut() {
+        for operation in operations(item) {
+            add(operation, Shape::Own, NO_METHOD);
+        }
+    }
+}
+
+fn add(operation: &mut Operation, shape: Shape, (status, why): (&str, &str)) {
+    let responses = &mut operation.responses.responses;
+    responses
+        .entry(status.to_owned())
+        .or_insert_with(|| RefOr::T(problem(shape, why)));
+}
 
 /// Says of every operation which role it needs, and what it answers when it does not do its work.
 pub(crate) fn guarded(document: &mut OpenApi, role: Role) {
@@ -90,15 +115,19 @@ pub(crate) fn guarded(document: &mut OpenApi, role: Role) {
                 .map(|scheme| SecurityRequirement::new(scheme, Vec::<String>::new()));
             operation.security = Some(security.to_vec());
             let needs = format!("Needs a key with the role `{}`.", role.name());
-            let said = operation.description.take().unwrap_or_default();
-            operation.description = Some(format!("{said}\n\n{needs}").trim().to_owned());
-            let with_body = operation.request_body.is_some().then_some(WITH_BODY);
-            for (status, why) in ANY.into_iter().chain(with_body.into_iter().flatten()) {
-                let responses = &mut operation.responses.responses;
-                responses
-                    .entry(status.to_owned())
-                    .or_insert_with(|| RefOr::T(problem(shape, why)));
-            }
+            let before = operation.description.take().unwrap_or_default();
+            operation.description = Some(format!("{before}\n\n{needs}").trim().to_owned());
+            let with_body = operation.request_body.is_some();
+            let with_values = with_body || operation.parameters.is_some();
+            // OpenAI says 400 to all of these.
+            let with_values = with_values && shape != Shape::OpenAi;
+            let of_collection = path.contains("{collection").then_some(OF_COLLECTION);
+            let said = ANY
+                .into_iter()
+                .chain(with_body.then_some(WITH_BODY).into_iter().flatten())
+                .chain(with_values.then_some(WITH_VALUES))
+                .chain(of_collection);
+            said.for_each(|said| add(operation, shape, said));
         }
     }
 }

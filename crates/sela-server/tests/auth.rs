@@ -68,6 +68,40 @@ fn without_a_key_every_route_answers_401_and_with_one_it_is_there() {
 }
 
 #[test]
+fn refusals_of_names_and_methods_are_documented_too() {
+    run(async {
+        let server = Server::new();
+        for (method, path, operation) in operations() {
+            let other = server.ask("TRACE", &path, None).await;
+            assert_eq!(other.status, 405, "TRACE {path}");
+            assert!(other.headers.contains_key("allow"), "TRACE {path}");
+            // No collection and no model has this name, and no id is like it.
+            let odd = path.replace("/1", "/%15");
+            if odd == path {
+                assert!(operation["responses"]["405"].is_object(), "{method} {path}");
+                continue;
+            }
+            let odd = server.ask(&method, &odd, Some(json!({"ids": []}))).await;
+            for status in [other.status, odd.status] {
+                let told = operation["responses"].get(status.as_str()).is_some();
+                assert!(told, "{method} {path} answers {status}, undocumented");
+            }
+        }
+    });
+}
+
+#[test]
+fn whole_numbers_are_documented_as_large_as_they_may_be() {
+    let document = serde_json::to_value(document()).unwrap();
+    let id = "/components/schemas/StoreRequest/properties/vector_id";
+    let id = document.pointer(id).unwrap();
+    assert_eq!(
+        (&id["format"], &id["minimum"]),
+        (&json!("uint64"), &json!(0))
+    );
+}
+
+#[test]
 fn everything_that_the_document_refers_to_is_in_it() {
     fn references<'a>(json: &'a Value, found: &mut Vec<&'a str>) {
         match json {

@@ -16,11 +16,13 @@ use crate::openapi;
 use crate::state::{AppState, Phase};
 
 pub(crate) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::default()
+    let mut router = OpenApiRouter::default()
         .routes(routes!(live))
         .routes(routes!(ready))
         .routes(routes!(page))
-        .routes(routes!(document))
+        .routes(routes!(document));
+    openapi::open(router.get_openapi_mut());
+    router
 }
 
 /// The document of all routes, OpenAPI 3.1
