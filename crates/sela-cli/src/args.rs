@@ -164,7 +164,7 @@ pub(crate) enum Command {
     Embed(Embed),
     /// Store texts or vectors in a collection, going on where an earlier run stopped
     Index(Index),
-    /// Find the rows of a collection that are nearest to a text or a vector
+    /// Find the rows of a collection that are nearest to a text or a vector, or have its words
     Search(Search),
     /// Look after collections
     #[command(subcommand)]
@@ -242,14 +242,27 @@ impl From<Metric> for sela::Metric {
     }
 }
 
+/// How a collection is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Vector,
+    Text,
+    Hybrid,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Search {
     /// The collection
     #[arg(short, long, value_name = "NAME")]
     pub(crate) collection: String,
-    /// What to look for
+    /// What to look for. By words, any will do; "in quotes" they stand one after another, past* is
+    /// how a word begins, and -word keeps texts out
     #[arg(required_unless_present = "vector")]
     pub(crate) text: Option<String>,
+    /// By nearness (vector), by words in the texts (text, which needs no model), or by both
+    /// (hybrid)
+    #[arg(long, default_value = "vector", hide_possible_values = true)]
+    pub(crate) mode: Mode,
     /// Look for the first vector of a `.npy` file instead
     #[arg(long, value_name = "FILE", conflicts_with = "text")]
     pub(crate) vector: Option<PathBuf>,
@@ -279,6 +292,8 @@ pub(crate) enum Collection {
     Delete(Named),
     /// Read everything again and name every fault; exit code 1 when there is one
     Verify(Named),
+    /// Make the full-text index of a collection anew from its texts
+    Reindex(Named),
     /// Write a second collection with the same contents into a new folder
     Snapshot {
         /// The collection

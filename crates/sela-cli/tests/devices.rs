@@ -242,6 +242,11 @@ fn a_gpu_asked_for_by_number_gives_the_cpus_answers_and_shows_that_it_did() {
     let searches = &last["explained"]["searches"];
     assert_eq!(searches["device"], device);
     assert_eq!(searches["device_name"], gpu["device_name"]);
+    // The first search has tested the kernels, for this one too.
+    assert_eq!(searches["self_test"], "remembered", "{last}");
+    let memory = &last["explained"]["gpu_memory"];
+    assert!(memory["rows"].as_u64() > Some(0), "{last}");
+    assert!(memory["total"].as_u64() <= memory["peak"].as_u64());
     let counts = ["on_gpu", "gpu_queries", "gpu_left", "on_cpu"].map(|name| &searches[name]);
     assert_eq!(counts, [1, 1, 0, 0], "{last}");
 

@@ -86,6 +86,21 @@ fn errors_say_what_is_wrong_and_what_to_do() {
 }
 
 #[test]
+fn words_that_cannot_be_looked_for_are_told() {
+    let sela = Sela::new();
+    sela.write_vectors("rows", 10, 4);
+    sela.ok(&["index", "-c", "rows", "-i", "rows.npy", "--ids", "rows.ids"]);
+    for (name, mode, more) in [
+        ("no-texts", "text", &["hello"][..]),
+        ("only-unwanted", "text", &["--", "-hello"]),
+        ("vector-with-words", "hybrid", &["--vector", "rows.npy"]),
+    ] {
+        let search = ["--quiet", "search", "-c", "rows", "--mode", mode];
+        insta::assert_snapshot!(name, sela.fails(2, &[&search[..], more].concat()));
+    }
+}
+
+#[test]
 fn what_was_tried_for_a_model_is_listed() {
     let sela = Sela::new();
     let port = {

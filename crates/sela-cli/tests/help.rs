@@ -4,7 +4,7 @@ mod common;
 
 #[test]
 fn help_is_as_written() {
-    let pages: [&[&str]; 21] = [
+    let pages: [&[&str]; 22] = [
         &[],
         &["embed"],
         &["index"],
@@ -13,6 +13,7 @@ fn help_is_as_written() {
         &["collection", "list"],
         &["collection", "info"],
         &["collection", "verify"],
+        &["collection", "reindex"],
         &["collection", "snapshot"],
         &["model"],
         &["model", "pull"],

@@ -172,6 +172,20 @@ fn texts_are_indexed_and_found_by_meaning() {
     );
     assert_eq!(hits.lines().count(), 4, "the empty line is a text");
 
+    // Its words decide where meaning leaves a choice.
+    let mode = ["--mode", "hybrid", "--json"];
+    let hits = sela.ok(&[&["search", "-c", "notes", "hill"][..], &mode].concat());
+    let hits: Vec<serde_json::Value> = hits
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (&hits[0]["id"], &hits[0]["text_rank"]),
+        (&4.into(), &1.into())
+    );
+    assert!(hits[0]["vector_score"].is_f64() && hits[0]["text_score"].is_f64());
+    assert!(hits[3]["vector_rank"].is_u64() && hits[3]["text_rank"].is_null());
+
     // The same file again does nothing; a changed line is stored again.
     assert_eq!(
         sela.ok(&["index", "-c", "notes", "-i", "texts.txt", "--json"]),

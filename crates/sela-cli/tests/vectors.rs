@@ -10,6 +10,36 @@ use std::process::Stdio;
 use common::{Sela, committed, npy, vector};
 
 #[test]
+fn rows_are_found_by_the_words_of_their_texts() {
+    let sela = Sela::new();
+    let lines = [
+        r#"{"id": 1, "text": "green pastures and still waters", "vector": [1, 0]}"#,
+        r#"{"id": 2, "text": "the valley of the shadow", "vector": [0, 1]}"#,
+        r#"{"id": "three", "text": "green is the valley", "vector": [1, 1], "payload": {"a": 1}}"#,
+    ];
+    sela.write("rows.jsonl", lines.join("\n"));
+    sela.ok(&["index", "-c", "rows", "-i", "rows.jsonl"]);
+    // No model is fetched for it, and none is here.
+    let search =
+        |more: &[&str]| sela.ok(&[&["search", "-c", "rows", "--mode", "text"][..], more].concat());
+    insta::assert_snapshot!("by-words", search(&["green valley"]));
+    insta::assert_snapshot!("by-words-json", search(&["green valley", "--json"]));
+    assert!(search(&["green -valley"]).contains("still waters"));
+    let filter = r#"{"eq": {"a": 1}}"#;
+    let found = search(&["\"green is\" past*", "--filter", filter, "--json"]);
+    assert!(found.starts_with("{\"id\":\"three\""), "{found}");
+    assert_eq!(found.lines().count(), 1);
+    let output = sela.run(&["search", "-c", "rows", "--mode", "text", "nowhere"]);
+    assert_eq!(output.status.code(), Some(1));
+    sela.ok(&["collection", "reindex", "rows"]);
+    assert_eq!(
+        sela.ok(&["collection", "reindex", "rows", "--json"]),
+        "{\"reindexed\":\"rows\"}\n"
+    );
+    assert!(search(&["green -valley"]).contains("still waters"));
+}
+
+#[test]
 fn vectors_are_indexed_and_searched() {
     let sela = Sela::new();
     sela.write_vectors("rows", 1_000, 8);

@@ -10,18 +10,24 @@ mod device;
 pub mod encode;
 mod fault;
 mod kernel;
+mod memory;
 #[cfg(target_vendor = "apple")]
 #[allow(unsafe_code)]
 pub mod metal;
+mod proof;
 pub mod residency;
 pub mod scan;
 mod submit;
 mod template;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use adapters::adapters;
 pub use device::{Gpu, GpuOptions};
 pub use fault::{Fault, Faults};
 pub(crate) use kernel::{Binding, Kernel, KernelSource};
+pub use memory::GpuMemory;
+pub(crate) use memory::{Buffer, Purpose};
+pub use proof::Proof;
+pub(crate) use proof::Subject;
 pub(crate) use submit::{Pending, Read, Recording};

@@ -18,7 +18,7 @@ use crate::plan::Arithmetic;
 use crate::reference;
 
 #[cfg(feature = "gpu")]
-pub use self::gpu::{gpu_self_test, self_test_of};
+pub use self::gpu::{gpu_self_test, gpu_self_test_once, self_test_of};
 pub use self::scan::scan_self_test;
 
 /// The size of a model to test with.

@@ -14,7 +14,7 @@ use gpu_scan_support::*;
 use scan_support::*;
 use sela_compute::Error;
 use sela_compute::error::BoxError;
-use sela_compute::gpu::scan::GpuScan;
+use sela_compute::gpu::scan::{GpuScan, GpuScanOptions};
 use sela_compute::gpu::{Fault, Faults, GpuOptions};
 use sela_compute::scan::{Block, Metric, PageId, Queries, Record, Rows, Scan, Scanning, Seqs};
 
@@ -432,4 +432,38 @@ fn wrong_answers_are_vetoed() {
     faults.arm(Fault::WrongAnswer, 10);
     let none = GpuScan::new(&gpu, cpu(), options(64 << 20));
     assert!(matches!(none, Err(Error::SelfTest(_))), "{none:?}");
+}
+
+/// Memory beside the copies of rows is counted and stays what a search needs; ranks that come back
+/// whole take no room for lists.
+#[test]
+fn work_space_of_searches_is_counted_and_does_not_grow() {
+    let Some(gpu) = gpu(GpuOptions::default()) else {
+        return;
+    };
+    let memory = || gpu.memory();
+    let vectors = Dice(33).numbers(2 * DIM);
+    let mut taken = Vec::new();
+    for ranks_on_cpu_max in [4_096, 0] {
+        let options = GpuScanOptions {
+            ranks_on_cpu_max,
+            ..options(64 << 20)
+        };
+        let scan = GpuScan::new(&gpu, cpu(), options).unwrap();
+        assert_eq!(memory().search, 0, "the self-test's is gone");
+        let blocks = blocks(1, 34);
+        assert_cpus(&scan, &blocks, &vectors);
+        let first = memory();
+        assert_eq!(first.rows, scan.stats().pages.reserved_bytes);
+        for _ in 0..5 {
+            assert_cpus(&scan, &blocks, &vectors);
+        }
+        assert_eq!(memory().search, first.search);
+        taken.push(first.search);
+        drop(scan);
+        assert_eq!((memory().search, memory().rows), (0, 0));
+    }
+    // Queries and ranks, 64 KiB at least each; and the lists.
+    assert_eq!(taken[0], 128 << 10);
+    assert!(taken[1] >= taken[0] + (64 << 10), "{taken:?}");
 }

@@ -137,6 +137,31 @@ impl fmt::Display for Space {
     }
 }
 
+/// How kernels and a model in them were tested when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SelfTest {
+    /// What was tested.
+    pub what: String,
+    /// How long that took, reading the model included.
+    pub took: Duration,
+    /// Whether the kernels' own test was passed earlier and not run; only GPUs' tests are
+    /// remembered.
+    pub remembered: bool,
+    /// What was wrong; nothing when the answers were right.
+    pub veto: Option<String>,
+}
+
+impl SelfTest {
+    /// How it ended, in a word: `passed`, `remembered` or `failed`.
+    pub fn outcome(&self) -> &'static str {
+        match (&self.veto, self.remembered) {
+            (Some(_), _) => "failed",
+            (None, true) => "remembered",
+            (None, false) => "passed",
+        }
+    }
+}
+
 /// What runs, how it was chosen, and what has happened since.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -157,8 +182,8 @@ pub struct Report {
     pub threads: usize,
     /// Why it is so and nothing faster.
     pub reasons: Vec<String>,
-    /// Self-tests that ran at open: what, how long, and the veto if there was one.
-    pub self_tests: Vec<(String, Duration, Option<String>)>,
+    /// Self-tests when the model was opened, of all that was tried.
+    pub self_tests: Vec<SelfTest>,
     /// Texts embedded so far.
     pub texts: u64,
     /// Tokens encoded so far.

@@ -22,9 +22,10 @@ mod error;
 mod files;
 mod tokens;
 mod weights;
+mod wordpiece;
 
 pub use encoder::{
-    Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, Space, TextInfo,
+    Dtype, Embeddings, Encoder, EncoderOptions, Flight, Golden, Report, SelfTest, Space, TextInfo,
 };
 pub use error::Error;
 pub use files::ModelFiles;

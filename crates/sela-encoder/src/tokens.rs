@@ -1,18 +1,47 @@
 //! Text to token ids: the model's own tokenizer, cut at the model's length, the cut reported.
 
+use std::sync::OnceLock;
+
+use sela_compute::encode::SharedBytes;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use crate::error::Error;
 use crate::files::{ModelFiles, TOKENIZER};
+use crate::wordpiece::WordPiece;
 
 /// Splits text into word pieces and frames them with the model's special tokens.
 pub(crate) struct Tokens {
-    tokenizer: Tokenizer,
+    /// Our own tokenizer, when the model's is of BERT's form.
+    pieces: Option<WordPiece>,
+    library: Library,
     tokens_max: usize,
     lowercase: bool,
     /// Special tokens after the text, which a cut must keep.
     suffix: Vec<u32>,
+}
+
+/// The tokenizers library, which reads every form: loaded when something is left to it, as loading
+/// takes longer than all else at the start.
+struct Library {
+    file: SharedBytes,
+    loaded: OnceLock<Result<Tokenizer, String>>,
+}
+
+impl Library {
+    fn get(&self) -> Result<&Tokenizer, &str> {
+        let load = || {
+            let file: &[u8] = (*self.file).as_ref();
+            let mut tokenizer = Tokenizer::from_bytes(file).map_err(|e| e.to_string())?;
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None).map_err(|e| e.to_string())?;
+            Ok(tokenizer)
+        };
+        self.loaded
+            .get_or_init(load)
+            .as_ref()
+            .map_err(String::as_str)
+    }
 }
 
 /// The token ids of one text, ready to be encoded.
@@ -49,6 +78,25 @@ fn check_templates(processor: &Value) -> Result<(), Error> {
     Ok(())
 }
 
+/// The frame of a text as the library makes it: what an empty one becomes, split where a word would
+/// stand.
+fn library_frame(tokenizer: &Tokenizer) -> Result<(Vec<u32>, Vec<u32>), Error> {
+    check_templates(&serde_json::to_value(tokenizer.get_post_processor()).map_err(bad)?)?;
+    let empty = tokenizer.encode_fast("", true).map_err(bad)?;
+    let word = tokenizer.encode_fast("a", true).map_err(bad)?;
+    let (empty, word) = (empty.get_ids(), word.get_ids());
+    let prefix = empty.iter().zip(word).take_while(|(a, b)| a == b).count();
+    let suffix = empty[prefix..].to_vec();
+    if word.len() <= empty.len() || !word.ends_with(&suffix) {
+        return Err(frameless());
+    }
+    Ok((empty[..prefix].to_vec(), suffix))
+}
+
+fn frameless() -> Error {
+    bad("a frame of special tokens around the text is needed")
+}
+
 impl Tokens {
     /// The tokenizer of a model; padding and truncation in its file are ignored.
     pub(crate) fn read(
@@ -57,39 +105,44 @@ impl Tokens {
         lowercase: bool,
         vocabulary: usize,
     ) -> Result<Self, Error> {
-        let bytes = files.get(TOKENIZER)?;
-        let mut tokenizer = Tokenizer::from_bytes((*bytes).as_ref()).map_err(bad)?;
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(bad)?;
-        let size = tokenizer.get_vocab_size(true);
+        let file = files.get(TOKENIZER)?;
+        let pieces = WordPiece::read((*file).as_ref());
+        let library = Library {
+            file,
+            loaded: OnceLock::new(),
+        };
+        let size = match &pieces {
+            Some(pieces) => pieces.vocabulary,
+            None => library.get().map_err(bad)?.get_vocab_size(true),
+        };
         if size > vocabulary {
             return Err(bad(format!(
                 "it has {size} tokens, but the model's vocab_size is {vocabulary}"
             )));
         }
-        check_templates(&serde_json::to_value(tokenizer.get_post_processor()).map_err(bad)?)?;
-        // The frame of a text: what an empty one becomes, split where a word would stand.
-        let empty = tokenizer.encode_fast("", true).map_err(bad)?;
-        let word = tokenizer.encode_fast("a", true).map_err(bad)?;
-        let (empty, word) = (empty.get_ids(), word.get_ids());
-        let prefix = empty.iter().zip(word).take_while(|(a, b)| a == b).count();
-        let suffix = empty[prefix..].to_vec();
-        if empty.is_empty() || word.len() <= empty.len() || !word.ends_with(&suffix) {
-            return Err(bad("a frame of special tokens around the text is needed"));
+        let (prefix, suffix) = match &pieces {
+            Some(pieces) => (pieces.prefix.clone(), pieces.suffix.clone()),
+            None => library_frame(library.get().map_err(bad)?)?,
+        };
+        let frame = prefix.len() + suffix.len();
+        if frame == 0 {
+            return Err(frameless());
         }
-        if let Some(id) = empty.iter().find(|&&id| id as usize >= vocabulary) {
+        let outside = |&&id: &&u32| id as usize >= vocabulary;
+        if let Some(id) = prefix.iter().chain(&suffix).find(outside) {
             return Err(bad(format!(
                 "a special token has id {id}, but the model's vocab_size is {vocabulary}"
             )));
         }
-        if tokens_max <= empty.len() {
+        if tokens_max <= frame {
             return Err(Error::Unsupported {
                 what: "max_seq_length",
                 value: tokens_max.to_string(),
             });
         }
         Ok(Self {
-            tokenizer,
+            pieces,
+            library,
             tokens_max,
             lowercase,
             suffix,
@@ -118,19 +171,22 @@ impl Tokens {
         } else {
             text
         };
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, true)
-            .map_err(|e| Error::Tokenize {
-                index,
-                reason: e.to_string(),
-            })?;
-        let mut ids = encoding.get_ids().to_vec();
+        let mut ids = match self.pieces.as_ref().and_then(|pieces| pieces.framed(text)) {
+            Some(ids) => ids,
+            None => self
+                .by_library(text)
+                .map_err(|reason| Error::Tokenize { index, reason })?,
+        };
         let total = ids.len();
         if total > self.tokens_max {
             ids.truncate(self.tokens_max - self.suffix.len());
             ids.extend_from_slice(&self.suffix);
         }
         Ok(Tokenized { ids, total })
+    }
+
+    fn by_library(&self, text: &str) -> Result<Vec<u32>, String> {
+        let encoding = self.library.get()?.encode_fast(text, true);
+        Ok(encoding.map_err(|e| e.to_string())?.get_ids().to_vec())
     }
 }

@@ -184,8 +184,9 @@ fn a_wrong_self_test_moves_to_the_next_variant_and_at_last_to_the_cpu() {
         (&best.variant, best.arithmetic)
     );
     assert_ne!(report.tier, Tier::Cpu);
-    let (what, _, veto) = &report.self_tests[0];
-    assert!(veto.is_some() && what.contains(&gpu.facts().name), "{what}");
+    let test = &report.self_tests[0];
+    assert!(test.veto.is_some() && test.what.contains(&gpu.facts().name));
+    assert_eq!(test.outcome(), "failed");
     assert_alike(&second.embed(texts).unwrap(), &expected, "second variant");
     gpu.faults().arm(Fault::WrongAnswer, 100);
     let last = open(&folder, &on(&gpu, Dtype::Bf16));

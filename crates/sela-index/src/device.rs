@@ -130,6 +130,8 @@ impl Device {
         stats.device = Some(DeviceChoice::Number(facts.index).to_string());
         stats.device_name = Some(facts.name.clone());
         stats.variant = Some(self.scan.variant().to_string());
+        stats.self_test = Some(self.scan.proof().to_string());
+        stats.vetoes = self.scan.vetoes().to_vec();
         stats.on_gpu = scan.searches;
         stats.on_cpu += scan.searches_left;
         stats.fallbacks += self.fallbacks.load(Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "gpu")]
-use sela_compute::gpu::Gpu;
+use sela_compute::gpu::{Gpu, scan::Probe};
 pub use sela_compute::scan::{DIM_MAX, K_MAX, NORM_MAX};
 use sela_compute::scan::{FOUND_MAX, Found, Metric, Queries, Scan, Scanning};
 use sela_compute::{CpuScan, Isa, scan_self_test};
@@ -91,6 +91,11 @@ pub struct SearchStats {
     pub device_name: Option<String>,
     /// The kind of its kernels.
     pub variant: Option<String>,
+    /// How it is known that they are right: their self-test has `passed`, or is `remembered` from
+    /// earlier.
+    pub self_test: Option<String>,
+    /// Kernels that this GPU should be able to run but whose self-test failed, and how.
+    pub vetoes: Vec<String>,
     /// Searches in which the GPU found the candidates of at least one query. Scoring them is always
     /// the CPU's.
     pub on_gpu: u64,
@@ -224,6 +229,13 @@ impl Searcher {
         }
         #[cfg(not(feature = "gpu"))]
         let _ = identity;
+    }
+
+    /// What the router goes by, as measured when the searcher was made; nothing where only the CPU
+    /// searches.
+    #[cfg(feature = "gpu")]
+    pub fn gpu_probe(&self) -> Option<Probe> {
+        self.device.as_ref().map(|device| *device.scan().probe())
     }
 
     /// What was done so far.

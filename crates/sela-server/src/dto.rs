@@ -5,4 +5,5 @@ pub(crate) mod error;
 pub(crate) mod health;
 pub(crate) mod metal4;
 pub(crate) mod openai;
+pub(crate) mod qdrant;
 pub(crate) mod rows;

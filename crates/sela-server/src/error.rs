@@ -192,6 +192,15 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Errors that Qdrant answers with 400 and the other routes with 422.
+const QDRANT_400: [&str; 5] = [
+    "invalid_field",
+    "dimension_mismatch",
+    "vector_refused",
+    "id_refused",
+    "collection_name",
+];
+
 /// In whose words a path answers errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -212,7 +221,7 @@ impl Shape {
         };
         if below("/v1/embeddings") || below("/v1/models") {
             Self::OpenAi
-        } else if path == "/" || below("/collections") {
+        } else if path == "/" || below("/collections") || below("/aliases") {
             Self::Qdrant
         } else {
             Self::Own
@@ -226,7 +235,7 @@ impl Shape {
             Self::OpenAi if error.status == StatusCode::UNPROCESSABLE_ENTITY => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Qdrant if error.code == "invalid_field" => StatusCode::BAD_REQUEST,
+            Self::Qdrant if QDRANT_400.contains(&error.code) => StatusCode::BAD_REQUEST,
             _ => error.status,
         }
     }

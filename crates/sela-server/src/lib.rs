@@ -8,6 +8,7 @@
 mod audit;
 mod auth;
 mod bench;
+mod body;
 pub mod config;
 mod docs;
 mod dto;

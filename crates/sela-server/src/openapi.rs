@@ -21,7 +21,13 @@ use crate::error::Shape;
     components(schemas(
         dto::error::Problem,
         dto::error::OpenAiError,
-        dto::error::QdrantError
+        dto::error::QdrantError,
+        // What refers to itself, or stands in addresses, is not found by itself.
+        dto::qdrant::Ordering,
+        dto::qdrant::filter::Filter,
+        dto::qdrant::filter::Condition,
+        dto::qdrant::filter::MinShould,
+        dto::qdrant::filter::Nested
     )),
     modifiers(&Keys),
     tags(
@@ -90,13 +96,21 @@ const WITH_VALUES: (&str, &str) = ("422", "A value is one that it cannot have");
 /// The status of any route to a collection.
 const OF_COLLECTION: (&str, &str) = ("409", "The collection is in use elsewhere");
 
-/// Says of operations that need no key what they answer when they do not do their work.
-pub(crate) fn open(document: &mut OpenApi) {
-    for item in document.paths.paths.values_mut() {
+/// Says of every operation that it may answer these statuses too, and why.
+pub(crate) fn also(document: &mut OpenApi, statuses: &[(&str, &str)]) {
+    for (path, item) in &mut document.paths.paths {
+        let shape = Shape::of(path);
         for operation in operations(item) {
-            add(operation, Shape::Own, NO_METHOD);
+            for said in statuses {
+                add(operation, shape, *said);
+            }
         }
     }
+}
+
+/// Says of operations that need no key what they answer when they do not do their work.
+pub(crate) fn open(document: &mut OpenApi) {
+    also(document, &[NO_METHOD]);
 }
 
 fn add(operation: &mut Operation, shape: Shape, (status, why): (&str, &str)) {

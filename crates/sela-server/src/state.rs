@@ -1,6 +1,6 @@
 //! What all requests share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -41,13 +41,15 @@ pub struct Inner {
     exporter: Mutex<Option<Exporter>>,
     phase: AtomicU8,
     /// Collections that were asked for: they stay open, as opening one for each request would cost.
-    open: Mutex<HashMap<String, Collection>>,
+    open: Mutex<Open>,
     /// What `/load_database` has loaded.
     pub(crate) database: RwLock<Option<Database>>,
     /// The measurement or check under way.
     pub(crate) bench: Bench,
     backends: Mutex<Option<(Instant, Arc<Backends>)>>,
     model: OnceLock<ModelFacts>,
+    /// Held by whoever makes or deletes a snapshot.
+    snapshots: Mutex<()>,
     /// Turns of work that blocks its thread.
     pub(crate) turns: Arc<Semaphore>,
     /// Requests that wait for a turn.
@@ -115,6 +117,7 @@ impl AppState {
             bench: Bench::default(),
             backends: Mutex::new(None),
             model: OnceLock::new(),
+            snapshots: Mutex::default(),
             turns: Arc::new(Semaphore::new(limits.blocking_max)),
             waiting: AtomicUsize::new(0),
             bodies: Arc::new(Semaphore::new(bodies.min(Semaphore::MAX_PERMITS))),
@@ -169,31 +172,51 @@ impl AppState {
     /// A collection, open for reading and writing. Blocks.
     pub(crate) fn collection(&self, name: &str) -> Result<Collection, ApiError> {
         let mut open = lock(&self.open);
-        if let Some(collection) = open.get(name) {
-            return Ok(collection.clone());
+        if let Some(collection) = open.get(name)? {
+            return Ok(collection);
         }
         let collection = self.engine.collection(name)?;
-        Ok(keep(&mut open, collection))
+        Ok(open.keep(collection))
+    }
+
+    /// A new collection. Blocks.
+    pub(crate) fn create(&self, name: &str, options: &CollectionOptions) -> Result<(), ApiError> {
+        let mut open = lock(&self.open);
+        open.get(name)?;
+        let collection = self.engine.create(name, options)?;
+        open.keep(collection);
+        Ok(())
     }
 
     /// The same, made for the engine's model if there is none. Blocks.
     pub(crate) fn collection_or_new(&self, name: &str) -> Result<Collection, ApiError> {
         let mut open = lock(&self.open);
-        if let Some(collection) = open.get(name) {
-            return Ok(collection.clone());
+        if let Some(collection) = open.get(name)? {
+            return Ok(collection);
         }
         let options = CollectionOptions::default();
         let collection = self.engine.collection_or_create(name, &options)?;
-        Ok(keep(&mut open, collection))
+        Ok(open.keep(collection))
     }
 
-    /// Closes a collection, once the requests that use it are done: before it is deleted.
-    #[expect(
-        dead_code,
-        reason = "the routes that delete collections come with Qdrant's"
-    )]
-    pub(crate) fn close(&self, name: &str) {
-        lock(&self.open).remove(name);
+    /// Deletes a collection once the requests that use it are done; none is let to it meanwhile.
+    /// Blocks.
+    pub(crate) fn delete(&self, name: &str) -> Result<(), ApiError> {
+        let held = {
+            let mut open = lock(&self.open);
+            open.get(name)?;
+            open.deleting.insert(name.to_owned());
+            open.collections.remove(name)
+        };
+        drop(held);
+        let deleted = self.engine.delete_within(name, DELETE_WAIT);
+        lock(&self.open).deleting.remove(name);
+        Ok(deleted?)
+    }
+
+    /// Leave to make or delete a snapshot: one at a time may. Blocks.
+    pub(crate) fn snapshots(&self) -> MutexGuard<'_, ()> {
+        lock(&self.snapshots)
     }
 
     /// The collection that `/store_embedding` stores in, if there is one. Blocks.
@@ -237,15 +260,35 @@ const BACKENDS_FOR: Duration = Duration::from_millis(200);
 /// Most collections that stay open without anybody using them.
 const OPEN_MAX: usize = 256;
 
-fn keep(open: &mut HashMap<String, Collection>, collection: Collection) -> Collection {
-    if open.len() >= OPEN_MAX
-        && let Some(other) = open.keys().next().cloned()
-    {
-        open.remove(&other);
+/// How long a collection that is to be deleted waits for the requests that use it.
+const DELETE_WAIT: Duration = Duration::from_secs(5);
+
+/// Collections that are open, and those on their way out.
+#[derive(Debug, Default)]
+struct Open {
+    collections: HashMap<String, Collection>,
+    deleting: HashSet<String>,
+}
+
+impl Open {
+    fn get(&self, name: &str) -> Result<Option<Collection>, ApiError> {
+        if self.deleting.contains(name) {
+            let detail = format!("the collection `{name}` is being deleted");
+            return Err(ApiError::conflict("collection_locked", detail));
+        }
+        Ok(self.collections.get(name).cloned())
     }
-    let name = collection.name().to_owned();
-    open.insert(name, collection.clone());
-    collection
+
+    fn keep(&mut self, collection: Collection) -> Collection {
+        if self.collections.len() >= OPEN_MAX
+            && let Some(other) = self.collections.keys().next().cloned()
+        {
+            self.collections.remove(&other);
+        }
+        let name = collection.name().to_owned();
+        self.collections.insert(name, collection.clone());
+        collection
+    }
 }
 
 /// What does the work.

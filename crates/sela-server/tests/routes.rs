@@ -532,17 +532,102 @@ fn documents_are_stored_searched_and_deleted() {
 }
 
 #[test]
+fn documents_are_found_by_words_and_by_both() {
+    run(async {
+        let server = Server::new();
+        let path = "/v1/collections/notes/documents";
+        let search = format!("{path}/search");
+        let documents = json!({"documents": [
+            {"id": 1, "text": "a walk along the river", "payload": {"kind": "water"}},
+            {"id": 2, "text": "stone and river and light", "payload": {"kind": "earth"}},
+            {"id": 3, "text": "light"},
+        ]});
+        server.post(path, documents).await.is(200);
+        let ids = |found: &Value| -> Vec<u64> {
+            let hits = found["hits"].as_array().unwrap();
+            hits.iter().map(|hit| hit["id"].as_u64().unwrap()).collect()
+        };
+        let ask = |query: &str, mode: &str| json!({"query": query, "mode": mode});
+        let found = server
+            .post(&search, ask("light river", "text"))
+            .await
+            .is(200);
+        assert_eq!(ids(&found), [2, 3, 1]);
+        let first = &found["hits"][0];
+        assert_eq!(
+            (&first["text_rank"], &first["text_score"]),
+            (&json!(1), &first["score"])
+        );
+        assert!(first.get("vector_score").is_none());
+        assert_eq!(
+            (&found["tokens"], &found["truncated"]),
+            (&json!(0), &json!(false))
+        );
+        for (query, wanted) in [
+            ("\"walk along\"", &[1][..]),
+            ("riv* -stone", &[1]),
+            ("(river) AND:*", &[1, 2]),
+            ("?", &[]),
+        ] {
+            let found = server.post(&search, ask(query, "text")).await.is(200);
+            let mut found = ids(&found);
+            found.sort_unstable();
+            assert_eq!(found, wanted, "{query}");
+        }
+        let found = server.post(&search, ask("light", "hybrid")).await.is(200);
+        let first = &found["hits"][0];
+        assert_eq!(
+            (&first["id"], &first["vector_rank"], &first["text_rank"]),
+            (&json!(3), &json!(1), &json!(1))
+        );
+        let score = first["score"].as_f64().unwrap();
+        assert!((score - 2.0 / 61.0).abs() < 1e-6, "{score}");
+        assert_eq!(ids(&found).len(), 3);
+        let last = &found["hits"][2];
+        assert!(last["vector_score"].is_f64() && last.get("text_score").is_none());
+        assert!(found["tokens"].as_u64().unwrap() > 0);
+        let mut earth = ask("river", "hybrid");
+        earth["filter"] = json!({"eq": {"kind": "earth"}});
+        assert_eq!(ids(&server.post(&search, earth).await.is(200)), [2]);
+        server
+            .post(&format!("{path}/delete"), json!({"ids": [3]}))
+            .await
+            .is(200);
+        assert_eq!(
+            ids(&server.post(&search, ask("light", "text")).await.is(200)),
+            [2]
+        );
+        // The nearness of vectors is what there is unless asked otherwise.
+        let found = server
+            .post(&search, json!({"query": "river"}))
+            .await
+            .is(200);
+        let first = &found["hits"][0];
+        assert_eq!(
+            (&first["vector_rank"], &first["vector_score"]),
+            (&json!(1), &first["score"])
+        );
+    });
+}
+
+#[test]
 fn documents_and_collections_that_cannot_be_are_refused() {
     run(async {
         let server = Server::new();
         let search = "/v1/collections/notes/documents/search";
         let bad = json!({"query": "a", "filter": {"like": 3}});
         server.post(search, bad).await.fails(400, "filter_refused");
-        let hybrid = json!({"query": "a", "mode": "hybrid"});
-        server
-            .post(search, hybrid)
-            .await
-            .fails(400, "not_supported");
+        let other = json!({"query": "a", "mode": "sparse"});
+        server.post(search, other).await.fails(400, "not_supported");
+        let many: Vec<String> = (0..300).map(|n| format!("w{n}")).collect();
+        for mode in ["text", "hybrid"] {
+            for bad in ["-a", &many.join(" ")] {
+                let bad = json!({"query": bad, "mode": mode});
+                server.post(search, bad).await.fails(422, "query_refused");
+            }
+            let none = json!({"query": "a", "mode": mode});
+            server.post(search, none).await.fails(404, "no_collection");
+        }
         for bad in [
             "..%2F..%2Fetc",
             ".hidden",

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::model::{Place, Row, Written};
 use crate::segment::{self, Segment, SegmentWriter, SeqColumn, WriteFailure};
 use crate::shape::Shape;
+use crate::text::Docs;
 use crate::view::{Kind, Part, Picture};
 use crate::write::{Deaths, Ready, write_dead};
 
@@ -168,7 +169,9 @@ impl Bulk<'_> {
         let sealed = segment
             .seal(&SeqColumn::Run(first_seq))
             .map_err(|failure| collection.settle(&writer, failure))?;
-        let committed = collection.commit_segment(&mut writer, &sealed, &docs);
+        let committed = collection.sparing_index(&mut writer, |writer| {
+            collection.commit_segment(writer, &sealed, &docs)
+        });
         if committed.is_err() && collection.poison.get().is_none() {
             // It is not named, and nobody will name it now.
             let _ = collection
@@ -217,12 +220,14 @@ impl Collection {
                     .for_each(|(dead, live)| *dead &= !live);
                 write_dead(catalog, row, &dead, &doubles)?;
             }
+            let mut stored = Docs::begin(catalog, &writer.state);
             for (row, doc) in docs {
                 if bits::get(&live, *row) {
-                    catalog.put_doc(first_seq + u64::from(*row), doc)?;
+                    stored.put(first_seq + u64::from(*row), doc)?;
                 }
             }
-            state.pending -= deaths.write(catalog, &picture)?;
+            state.pending -= deaths.write(&mut stored, &picture)?;
+            stored.end(&mut state)?;
             catalog.put_state(&state)
         })?;
         drop(picture);

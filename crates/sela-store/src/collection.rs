@@ -9,7 +9,7 @@ use std::sync::{
 
 use crate::catalog::{Access, Catalog, LOG, State};
 use crate::disk::{DiskFile, OpenMode};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::id::Id;
 use crate::maintain::Upkeep;
 use crate::model::{Info, Options, Schema};
@@ -52,6 +52,10 @@ pub struct Collection {
     /// What a collection opened for reading follows the writer with.
     pub(crate) watch: Mutex<Option<Watch>>,
     pub(crate) writer: Option<Mutex<Writer>>,
+    /// Damage of the full-text index, and which index it is of.
+    pub(crate) text_fault: Mutex<Option<(Damage, u64)>>,
+    /// Why the texts could not be indexed when it was tried last.
+    pub(crate) text_refusal: Mutex<Option<String>>,
     pub(crate) _lock: Option<Arc<dyn DiskFile>>,
 }
 

@@ -139,6 +139,17 @@ pub enum Error {
         /// The row.
         row: u32,
     },
+    /// What is to be looked for in texts cannot be understood.
+    #[error(transparent)]
+    TextQuery(#[from] crate::text::TextQueryError),
+    /// The collection has no full-text index, or not yet one of all its texts.
+    #[error("the texts of collection `{dir}` cannot be searched for words: {reason}")]
+    NoTextIndex {
+        /// The collection's folder.
+        dir: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The collection's writer, in another process, has removed what the view shows.
     #[error("the view is too old: its rows have been replaced and removed since")]
     ViewExpired,
@@ -230,6 +241,12 @@ pub enum DamagePlace {
         /// The file.
         path: PathBuf,
     },
+    /// The full-text index, which is made anew from the texts.
+    #[error("full-text index in `{path}`")]
+    TextIndex {
+        /// The catalog's database file.
+        path: PathBuf,
+    },
     /// One frame of the catalog's log.
     #[error("log `{path}`, frame {frame}")]
     Log {
@@ -257,6 +274,10 @@ impl Error {
             Self::AlreadyExists { .. } => "open it, or choose another folder",
             Self::NotEmpty { .. } => "choose an empty or a new folder",
             Self::NewerFormat { .. } => "open it with the version that wrote it, or a newer one",
+            Self::Damaged(Damage {
+                place: DamagePlace::TextIndex { .. },
+                ..
+            }) => "open the collection for writing and ask again: the index is then made anew",
             Self::Damaged(_) => {
                 "run verify to list every fault, then restore the collection from a snapshot"
             }
@@ -268,6 +289,10 @@ impl Error {
                 "compact the collection, which joins small segments, and try again"
             }
             Self::Limit { .. } => "make it smaller or split it; nothing was stored",
+            Self::TextQuery(error) => error.hint(),
+            Self::NoTextIndex { .. } => {
+                "open the collection for writing once: its full-text index is made then"
+            }
             Self::ViewExpired => "take a new view and ask again",
             Self::Filter(error) => error.hint(),
             _ => return None,

@@ -49,6 +49,7 @@ mod segment;
 mod shape;
 mod snapshot;
 mod sum;
+mod text;
 mod verify;
 mod view;
 mod write;
@@ -65,5 +66,6 @@ pub use model::{
     Fields, Info, Maintained, Op, Options, Page, Payload, Place, Record, Report, Row, Schema,
     Written,
 };
+pub use text::{TextHit, TextQuery, TextQueryError};
 pub use verify::verify;
 pub use view::{Block, Part, Seqs, View};

@@ -43,6 +43,10 @@ pub const FILTER_DEPTH_MAX: usize = 32;
 pub const FIELD_STEPS_MAX: usize = 64;
 /// Most rows a page of [`crate::Collection::scroll`] holds, and most ids of one `get`.
 pub const PAGE_ROWS_MAX: usize = 100_000;
+/// Most bytes of what texts are searched for.
+pub const TEXT_QUERY_BYTES_MAX: usize = 8 << 10;
+/// Most words and phrases of what texts are searched for, equal ones counted once.
+pub const TEXT_QUERY_TERMS_MAX: usize = 256;
 /// Most bytes of a schema, written as JSON.
 pub const SCHEMA_BYTES_MAX: usize = 1 << 20;
 

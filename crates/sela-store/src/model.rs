@@ -289,4 +289,12 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         self.faults.is_empty()
     }
+
+    /// Whether all that is wrong is the full-text index, which can be made anew.
+    pub fn only_text_index(&self) -> bool {
+        let of_index = |fault: &crate::error::Damage| {
+            matches!(fault.place, crate::error::DamagePlace::TextIndex { .. })
+        };
+        !self.is_sound() && self.faults.iter().all(of_index)
+    }
 }

@@ -112,7 +112,7 @@ impl Collection {
         };
         let epoch = Arc::new(());
         let picture = Arc::new(loaded.picture);
-        Ok(Self {
+        let opened = Self {
             dir: dir.to_owned(),
             schema,
             options,
@@ -132,8 +132,14 @@ impl Collection {
             },
             watch: Mutex::new(watch),
             writer,
+            text_fault: Mutex::default(),
+            text_refusal: Mutex::default(),
             _lock: lock,
-        })
+        };
+        if opened.writer.is_some() {
+            opened.index_at_opening()?;
+        }
+        Ok(opened)
     }
 
     /// Loads the catalog again if another process has changed it.

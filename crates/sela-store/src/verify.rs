@@ -1,5 +1,7 @@
 //! Reads everything and names every fault.
 
+mod words;
+
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -48,14 +50,17 @@ impl Collection {
     /// Reads everything and names every fault: every block of every segment, every row of the
     /// catalog, SQLite's own trees, that ids are there once, and the counts. Writers wait
     /// meanwhile. A block that is named is not served any more, even if it was sound at its
-    /// first use.
+    /// first use. A full-text index that is named is not either; opened for writing, it is made
+    /// anew before this returns.
     ///
     /// # Errors
     /// What the file system brings; damage is in the report.
     pub fn verify(&self) -> Result<Report> {
-        let _pause = self.writer.as_ref().map(crate::collection::lock);
+        let pause = self.writer.as_ref().map(crate::collection::lock);
         let picture = Arc::clone(&self.shown().picture);
-        verify_beside(&self.dir, &self.options, Some(&picture))
+        let report = verify_beside(&self.dir, &self.options, Some(&picture))?;
+        self.act_on_index(pause, &report);
+        Ok(report)
     }
 }
 
@@ -173,7 +178,8 @@ impl<'a> Verifier<'a> {
         let all_sound = sound.len() == segments.len();
         self.check_ids(&sound, pending)?;
         self.check_docs(all_sound)?;
-        self.check_graves()
+        self.check_graves()?;
+        self.check_index(state.as_ref())
     }
 
     /// Notes damage; passes other errors on.
@@ -203,7 +209,11 @@ impl<'a> Verifier<'a> {
 
     fn check_database(&mut self) -> Result<()> {
         for words in self.note(self.catalog.integrity())?.unwrap_or_default() {
-            self.fault_catalog(words);
+            if words.to_lowercase().contains("fts5") {
+                self.note::<()>(Err(self.catalog.damaged_words(words)))?;
+            } else {
+                self.fault_catalog(words);
+            }
         }
         let found = self.note(self.catalog.definitions())?.unwrap_or_default();
         for (table, definition) in TABLES {

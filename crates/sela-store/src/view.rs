@@ -206,6 +206,25 @@ impl Picture {
         Ok(())
     }
 
+    /// Where the row of a sequence is, dead or alive.
+    pub(crate) fn place_of_seq(&self, seq: u64) -> Result<Option<Place>> {
+        for (index, part) in self.parts.iter().enumerate() {
+            if let Kind::Sealed(sealed) = &part.0 {
+                let (first, last) = sealed.segment.seq_ends();
+                if seq < first || seq > last {
+                    continue;
+                }
+            }
+            let access = part.access()?;
+            let row = access.first_row_after(seq.saturating_sub(1))?;
+            if row < access.rows() && access.seq(row)? == seq {
+                let part = index as u32;
+                return Ok(Some(Place { part, row }));
+            }
+        }
+        Ok(None)
+    }
+
     /// The rows set in `rows`, one bitmap for each part, by ascending sequence after `after`.
     pub(crate) fn by_seq<'a>(
         &'a self,

@@ -16,6 +16,7 @@ use crate::open::FreshParts;
 use crate::records;
 use crate::shape::Shape;
 use crate::sum::doc_sum;
+use crate::text::Docs;
 use crate::view::{Kind, Picture};
 
 /// A batch that waits to be committed, and then its result.
@@ -217,22 +218,28 @@ impl Collection {
         writer: &mut Writer,
         jobs: &[Arc<Job>],
     ) -> Result<Vec<Written>> {
+        self.sparing_index(writer, |writer| self.commit_once(writer, jobs))
+    }
+
+    fn commit_once(&self, writer: &mut Writer, jobs: &[Arc<Job>]) -> Result<Vec<Written>> {
         self.check_poison()?;
         let stage = self.stage(jobs)?;
         let picture = Arc::clone(&self.shown().picture);
         let mut state = writer.state;
         let first_seq = state.last_seq + 1;
         self.transact(writer, |catalog| {
+            let mut docs = Docs::begin(catalog, &state);
             let ready = stage.fresh.iter().flatten();
             for (row, seq) in ready.zip(first_seq..) {
                 catalog.put_pending(seq, &row.id, row.doc_sum, &row.record)?;
                 if row.doc_sum != 0 {
-                    catalog.put_doc(seq, &row.doc)?;
+                    docs.put(seq, &row.doc)?;
                 }
                 state.last_seq = seq;
                 state.pending += 1;
             }
-            state.pending -= stage.deaths.write(catalog, &picture)?;
+            state.pending -= stage.deaths.write(&mut docs, &picture)?;
+            docs.end(&mut state)?;
             catalog.put_state(&state)
         })?;
         drop(picture);
@@ -387,7 +394,8 @@ impl Deaths {
     }
 
     /// Tells the catalog; how many pending rows that removed.
-    pub(crate) fn write(&self, catalog: &Catalog, picture: &Picture) -> Result<u64> {
+    pub(crate) fn write(&self, docs: &mut Docs<'_>, picture: &Picture) -> Result<u64> {
+        let catalog = docs.catalog();
         let mut pending = 0;
         for (&part, rows) in &self.0 {
             let part = &picture.parts[part as usize];
@@ -395,7 +403,7 @@ impl Deaths {
             for &row in rows {
                 let seq = access.seq(row)?;
                 if access.doc(row)? != 0 {
-                    catalog.bury(seq)?;
+                    docs.bury(seq)?;
                 }
                 if let Kind::Fresh(_) = part.0 {
                     catalog.remove_pending(seq)?;

@@ -3,7 +3,7 @@
 //! A short life of a collection is recorded on a simulated disk, with the position in the log at
 //! which each write was acknowledged. Then every position is a crash: with everything written so
 //! far kept, with only what was synced, with every subset of what was not (where that is more
-//! than seven changes: each alone, each missing, and some at random), and with each write torn.
+//! than eight changes: each alone, each missing, and some at random), and with each write torn.
 //! From each the collection must open, hold every acknowledged row, show
 //! each batch whole or not at all, pass `verify`, and take a further write.
 
@@ -22,7 +22,7 @@ use sim::{
 };
 
 /// Up to so many pending changes, every subset of them is a crash.
-const ALL_SUBSETS_MAX: usize = 7;
+const ALL_SUBSETS_MAX: usize = 8;
 
 fn recorded(life: &[Act]) -> Run {
     let mut run = Run::as_production(SimDisk::recording());

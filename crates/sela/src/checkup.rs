@@ -1,7 +1,5 @@
 //! A GPU's own tests and what it can do, for `sela doctor`.
 
-#[cfg(feature = "gpu")]
-use std::sync::Arc;
 use std::time::Duration;
 #[cfg(feature = "gpu")]
 use std::time::Instant;
@@ -13,7 +11,7 @@ use sela_compute::{
         Gpu,
         encode::{Variant, gpu_self_test},
         residency::import_self_test,
-        scan::{self, GpuScan, GpuScanOptions},
+        scan,
     },
 };
 
@@ -47,8 +45,8 @@ pub struct GpuProbe {
 }
 
 impl Engine {
-    /// Tests every variant of the GPU's kernels against the reference; none where the CPU does
-    /// everything.
+    /// Tests every variant of the GPU's kernels against the reference, passed earlier or not; none
+    /// where the CPU does everything. A failure makes it forgotten that a test was passed.
     pub fn gpu_self_tests(&self) -> Result<Vec<GpuTest>> {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = self.gpu()? {
@@ -57,36 +55,43 @@ impl Engine {
         Ok(Vec::new())
     }
 
-    /// What the router of searches goes by, measured now; nothing where the CPU does everything.
+    /// What the router of searches goes by, measured when the searcher was made; nothing where the
+    /// CPU does everything. A GPU that cannot search is an error.
     pub fn gpu_probe(&self) -> Result<Option<GpuProbe>> {
         #[cfg(feature = "gpu")]
-        if let Some(gpu) = self.gpu()? {
-            return Ok(Some(probe(&gpu, self.options().threads)?));
+        if self.gpu()?.is_some() {
+            let searcher = self.searcher()?;
+            return match searcher.gpu_probe() {
+                Some(probe) => Ok(Some(GpuProbe::of(&probe))),
+                None => {
+                    let why = searcher.stats().last_fallback.unwrap_or_default();
+                    let error = sela_compute::Error::Missing(format!("search on the GPU: {why}"));
+                    Err(sela_index::Error::from(error).into())
+                }
+            };
         }
         Ok(None)
     }
 }
 
 #[cfg(feature = "gpu")]
-fn probe(gpu: &Gpu, threads: Option<usize>) -> Result<GpuProbe> {
-    let cpu = cpu_scan(threads).map_err(sela_index::Error::from)?;
-    let scan =
-        GpuScan::new(gpu, cpu, GpuScanOptions::default()).map_err(sela_index::Error::from)?;
-    let probe = scan.probe();
-    Ok(GpuProbe {
-        round_trip: probe.round_trip,
-        scan_bytes_per_s: probe.scan_bytes_per_s,
-        upload_bytes_per_s: probe.upload_bytes_per_s,
-        cpu_bytes_per_s: probe.cpu_bytes_per_s,
-    })
+impl GpuProbe {
+    fn of(probe: &scan::Probe) -> Self {
+        Self {
+            round_trip: probe.round_trip,
+            scan_bytes_per_s: probe.scan_bytes_per_s,
+            upload_bytes_per_s: probe.upload_bytes_per_s,
+            cpu_bytes_per_s: probe.cpu_bytes_per_s,
+        }
+    }
 }
 
 /// The CPU's part in a search by the GPU.
 #[cfg(feature = "gpu")]
-fn cpu_scan(threads: Option<usize>) -> Result<Arc<CpuScan>, sela_compute::Error> {
+fn cpu_scan(threads: Option<usize>) -> Result<CpuScan, sela_compute::Error> {
     let machine = Inventory::probe_cpu().cpu;
     let threads = threads.unwrap_or(machine.threads);
-    Ok(Arc::new(CpuScan::new(machine.isas[0], threads)?))
+    CpuScan::new(machine.isas[0], threads)
 }
 
 #[cfg(feature = "gpu")]
@@ -108,47 +113,23 @@ fn tests(gpu: &Gpu, threads: Option<usize>) -> Vec<GpuTest> {
             done.push(run(what, &test));
         }
     }
-    let facts = gpu.facts();
-    let has_matrix = (facts.has_matrix(16) || facts.has_matrix(8))
-        && facts
-            .subgroup
-            .is_some_and(|(least, most)| (least..=most).contains(&32));
-    let has_subgroups = facts.subgroup.is_some_and(|(_, most)| most >= 8);
-    for (variant, has) in [
-        (scan::Variant::Matrix, has_matrix),
-        (scan::Variant::Subgroup, has_subgroups),
-        (scan::Variant::Plain, true),
-    ] {
-        if has {
-            let test = || search_self_test(gpu, threads, variant);
-            done.push(run(format!("search with {variant} kernels"), &test));
-        }
+    match cpu_scan(threads) {
+        Ok(cpu) => done.extend(scan::self_tests(gpu, &cpu).into_iter().map(|test| GpuTest {
+            what: format!("search with {} kernels", test.variant),
+            took: test.took,
+            veto: test.veto,
+        })),
+        Err(error) => done.push(GpuTest {
+            what: "search".into(),
+            took: Duration::ZERO,
+            veto: Some(error.to_string()),
+        }),
     }
+    let facts = gpu.facts();
     // Nothing depends on it yet; whoever has a Mac can tell whether something may.
     if facts.metal.is_some() && facts.unified_memory {
         let test = || import_self_test(gpu).unwrap_or(Ok(()));
         done.push(run("memory of the CPU read in place".into(), &test));
     }
     done
-}
-
-/// Whether search kernels pass their self-test: a lesser variant takes the place of one that does
-/// not.
-#[cfg(feature = "gpu")]
-fn search_self_test(
-    gpu: &Gpu,
-    threads: Option<usize>,
-    variant: scan::Variant,
-) -> Result<(), sela_compute::Error> {
-    let options = GpuScanOptions {
-        variant,
-        ..GpuScanOptions::default()
-    };
-    let passed = GpuScan::new(gpu, cpu_scan(threads)?, options)?.variant();
-    match passed == variant {
-        true => Ok(()),
-        false => Err(sela_compute::Error::SelfTest(format!(
-            "{variant} kernels: {passed} kernels are used instead"
-        ))),
-    }
 }

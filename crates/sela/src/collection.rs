@@ -1,6 +1,7 @@
 //! A collection: rows of text, vector and payload under one name.
 
 mod edit;
+mod rank;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,13 +9,15 @@ use std::time::Instant;
 
 use sela_encoder::TextInfo;
 use sela_store::{
-    Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, Written,
+    Fields, Filter, Id, Info, Op, Page, Payload, Record, Report, Row, Schema, TextHit, TextQuery,
+    View, Written,
 };
 
 use crate::engine::{Engine, OpenStore, warn_of_cut};
 use crate::error::{Error, Result};
-use crate::query::{Hit, Metric, Near, Query, metric_named};
-use crate::search::{Stored, nearest};
+use crate::query::{self, Hit, Metric, Query, metric_named};
+use crate::search::{Near, Stored, nearest};
+use rank::Ranked;
 
 /// How a collection is created; fixed from then on.
 #[derive(Clone, Debug)]
@@ -249,7 +252,7 @@ impl Collection {
         Ok(self.store.write(&ops)?)
     }
 
-    /// The rows nearest to a query, the nearest first; equals in the order they were stored.
+    /// The rows a query finds, the nearest or best first; equals in the order they were stored.
     ///
     /// If the query's text was longer than the model reads, only the log tells; use
     /// [`Collection::query_with_info`] to know.
@@ -263,14 +266,15 @@ impl Collection {
     /// tokens it has, and whether it was cut.
     pub fn query_with_info(&self, query: &Query) -> Result<(Vec<Hit>, Option<TextInfo>)> {
         match &query.near {
-            Near::Vector(vector) => Ok((self.near(vector, query)?, None)),
-            Near::Text(text) => {
+            query::Near::Vector(vector) => Ok((self.answer(Some(vector), query)?, None)),
+            query::Near::Words(_) => Ok((self.answer(None, query)?, None)),
+            query::Near::Text(text) => {
                 self.check_space()?;
                 let embedded = self.engine.embed_batch(&[text])?;
-                let hits = self.near(&embedded.vectors, query)?;
+                let hits = self.answer(Some(&embedded.vectors), query)?;
                 Ok((hits, embedded.info.first().copied()))
             }
-            Near::Row(id) => {
+            query::Near::Row(id) => {
                 let vector = Fields {
                     vector: true,
                     ..Fields::ID
@@ -283,44 +287,28 @@ impl Collection {
                 let mut others = vec![Filter::Not(Box::new(Filter::HasId(vec![row.id])))];
                 others.extend(query.filter.clone());
                 let others = query.clone().filter(Filter::And(others));
-                Ok((self.near(&row.vector, &others)?, None))
+                Ok((self.answer(Some(&row.vector), &others)?, None))
             }
         }
     }
 
-    /// The rows nearest to a vector, chosen and told as the query says.
-    fn near(&self, vector: &[f32], query: &Query) -> Result<Vec<Hit>> {
-        let dim = self.schema().dim as usize;
-        if vector.len() != dim {
-            let (name, found) = (self.name.clone(), vector.len());
-            return Err(Error::QueryDim {
-                name,
-                expected: dim,
-                found,
-            });
-        }
-        let searcher = self.engine.searcher()?;
+    /// The rows that a query finds, by a vector if there is one and by words if there are any,
+    /// told as the query says.
+    fn answer(&self, vector: Option<&[f32]>, query: &Query) -> Result<Vec<Hit>> {
         let began = Instant::now();
         let view = self.store.view()?;
-        let live = match &query.filter {
-            Some(filter) => Some(self.store.select(&view, filter)?),
-            None => None,
-        };
+        let mut ranked = self.rank(&view, vector, query)?;
+        ranked.drain(..query.offset.min(ranked.len()));
+        ranked.truncate(query.k);
         let metric = query.metric.unwrap_or(self.metric());
-        let source = Stored {
-            view: &view,
-            chosen: live.as_deref(),
-        };
-        let k = query.k.saturating_add(query.offset);
-        let mut near = nearest(&searcher, &source, vector, k, metric)?;
-        near.drain(..query.offset.min(near.len()));
+        let is_distance = metric == Metric::L2 && query.ranking_words().is_none();
         if let Some(threshold) = query.threshold {
-            near.retain(|near| match metric {
-                Metric::L2 => near.score <= threshold,
-                _ => near.score >= threshold,
+            ranked.retain(|row| match is_distance {
+                true => row.score <= threshold,
+                false => row.score >= threshold,
             });
         }
-        let places: Vec<_> = near.iter().map(|n| n.place).collect();
+        let places: Vec<_> = ranked.iter().map(|row| row.place).collect();
         let fields = Fields {
             vector: query.with_vector,
             payload: query.with_document,
@@ -328,18 +316,81 @@ impl Collection {
         };
         let rows = self.store.fetch(&view, &places, fields)?;
         self.engine.count_query(began.elapsed());
-        let hit = |(row, score): (Row, f32)| Hit {
+        let hit = |(row, ranked): (Row, Ranked)| Hit {
             id: row.id,
-            score,
+            score: ranked.score,
+            vector_score: ranked.by_vector.map(|(score, _)| score),
+            vector_rank: ranked.by_vector.map(|(_, rank)| rank),
+            text_score: ranked.by_words.map(|(score, _)| score),
+            text_rank: ranked.by_words.map(|(_, rank)| rank),
             text: row.text,
             payload: row.payload,
             vector: query.with_vector.then_some(row.vector),
         };
-        Ok(rows
-            .into_iter()
-            .zip(near.iter().map(|n| n.score))
-            .map(hit)
-            .collect())
+        Ok(rows.into_iter().zip(ranked).map(hit).collect())
+    }
+
+    /// The best rows of a view, at least `offset + k` of them where there are so many.
+    fn rank(&self, view: &View, vector: Option<&[f32]>, query: &Query) -> Result<Vec<Ranked>> {
+        // What cannot be asked is told before anything is read.
+        let words = query.ranking_words().map(TextQuery::parse).transpose();
+        let words = words.map_err(sela_store::Error::from)?;
+        let searcher = vector
+            .map(|vector| self.check_dim(vector).and_then(|()| self.engine.searcher()))
+            .transpose()?;
+        let chosen = match &query.filter {
+            Some(filter) => Some(self.store.select(view, filter)?),
+            None => None,
+        };
+        let chosen = chosen.as_deref();
+        let k = query.k.saturating_add(query.offset);
+        let near = |k| -> Result<Vec<Near>> {
+            let (Some(searcher), Some(vector)) = (&searcher, vector) else {
+                return Ok(Vec::new());
+            };
+            let metric = query.metric.unwrap_or(self.metric());
+            nearest(searcher, &Stored { view, chosen }, vector, k, metric)
+        };
+        let Some(words) = words else {
+            return Ok(rank::by_vector(&near(k)?));
+        };
+        if vector.is_none() {
+            let hits = self.found_by_words(view, &words, k, chosen)?;
+            return Ok(rank::by_words(&hits));
+        }
+        let k = k.max(rank::RANKED_MIN);
+        let hits = self.found_by_words(view, &words, k, chosen)?;
+        rank::fused(view, &near(k)?, &hits)
+    }
+
+    /// The rows whose texts match best; refuses where no row has a text.
+    fn found_by_words(
+        &self,
+        view: &View,
+        words: &TextQuery,
+        k: usize,
+        chosen: Option<&[Vec<u64>]>,
+    ) -> Result<Vec<TextHit>> {
+        let hits = self.store.search_text(view, words, k, chosen)?;
+        if hits.is_empty() && view.live_rows() > 0 && !self.store.has_texts()? {
+            return Err(Error::NoTexts {
+                name: self.name.clone(),
+            });
+        }
+        Ok(hits)
+    }
+
+    fn check_dim(&self, vector: &[f32]) -> Result<()> {
+        let (expected, found) = (self.schema().dim as usize, vector.len());
+        if found == expected {
+            return Ok(());
+        }
+        let name = self.name.clone();
+        Err(Error::QueryDim {
+            name,
+            expected,
+            found,
+        })
     }
 
     /// Rows by id, in the order asked for; `None` where there is none.
@@ -376,6 +427,11 @@ impl Collection {
     /// How it stands: rows, segments, bytes.
     pub fn info(&self) -> Result<Info> {
         Ok(self.store.info()?)
+    }
+
+    /// Makes the full-text index anew from the texts.
+    pub fn renew_text_index(&self) -> Result<()> {
+        Ok(self.store.renew_text_index()?)
     }
 
     /// A digest of the contents, the same for equal contents.

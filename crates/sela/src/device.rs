@@ -10,6 +10,11 @@ use sela_compute::{DeviceChoice, Inventory, PlanOptions, plan};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::stats::GpuMemory;
+
+/// The file of the home in which passed self-tests of GPUs are remembered.
+#[cfg(feature = "gpu")]
+const SELF_TESTS: &str = "gpu-self-tests";
 
 /// What an engine asked for, and what it got once something needed it.
 #[derive(Debug, Default)]
@@ -90,6 +95,27 @@ impl Opened {
         None
     }
 
+    /// What the GPU's memory is taken for.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn memory(&self) -> Option<GpuMemory> {
+        let memory = self.gpu.as_ref()?.memory();
+        Some(GpuMemory {
+            weights: memory.weights,
+            work: memory.work,
+            rows: memory.rows,
+            search: memory.search,
+            transfer: memory.transfer,
+            other: memory.other,
+            total: memory.total,
+            peak: memory.peak,
+        })
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    pub(crate) fn memory(&self) -> Option<GpuMemory> {
+        None
+    }
+
     #[cfg(feature = "gpu")]
     fn with(gpu: Gpu, reasons: Vec<String>) -> Self {
         Self {
@@ -130,12 +156,17 @@ fn open(options: &crate::Options) -> Result<Opened> {
             ..Opened::default()
         });
     };
-    open_gpu(gpu.index, choice, planned.reasons)
+    open_gpu(gpu.index, options, planned.reasons)
 }
 
 #[cfg(feature = "gpu")]
-fn open_gpu(index: usize, choice: DeviceChoice, mut reasons: Vec<String>) -> Result<Opened> {
-    match Gpu::open(index, GpuOptions::default()) {
+fn open_gpu(index: usize, options: &crate::Options, mut reasons: Vec<String>) -> Result<Opened> {
+    let choice = options.device;
+    let gpu = GpuOptions {
+        self_tests: Some(options.home.join(SELF_TESTS)),
+        ..GpuOptions::default()
+    };
+    match Gpu::open(index, gpu) {
         Ok(gpu) => Ok(Opened::with(gpu, reasons)),
         Err(error) if choice.insists() => Err(Error::DeviceFailed {
             device: choice,
@@ -155,8 +186,8 @@ fn open_gpu(index: usize, choice: DeviceChoice, mut reasons: Vec<String>) -> Res
 
 /// Never called: a build without kernels for GPUs finds none.
 #[cfg(not(feature = "gpu"))]
-fn open_gpu(_: usize, choice: DeviceChoice, _: Vec<String>) -> Result<Opened> {
-    Err(absent(choice, &[]))
+fn open_gpu(_: usize, options: &crate::Options, _: Vec<String>) -> Result<Opened> {
+    Err(absent(options.device, &[]))
 }
 
 /// The error for a GPU that is not there.

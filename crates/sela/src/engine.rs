@@ -367,12 +367,19 @@ impl Engine {
     ///
     /// Fails when it is open for writing elsewhere.
     pub fn delete(&self, name: &str) -> Result<()> {
+        self.delete_within(name, Duration::ZERO)
+    }
+
+    /// The same, waiting for those who have it open for writing to let go of it. Whoever wants to
+    /// open it meanwhile waits as well.
+    pub fn delete_within(&self, name: &str, wait: Duration) -> Result<()> {
         self.existing(name)?;
         let slot = self.inner.writers.slot(name);
         let slot = lock(&slot);
         // Asked again now that nobody else opens or deletes it.
         let dir = self.existing(name)?;
-        if slot.open_or_closed().is_some() {
+        let open = slot.open().is_some() && !slot.is_closed_within(wait);
+        if open || slot.open_or_closed().is_some() {
             return Err(sela_store::Error::Locked { dir }.into());
         }
         // Taking the writer's lock shows that nobody writes; a collection too damaged to open
@@ -421,6 +428,7 @@ impl Engine {
             inventory: Inventory::probe(),
             gpu: opened.facts().cloned(),
             searches: self.searches(),
+            gpu_memory: opened.memory(),
             model: encoder.space().model,
             space: encoder.space().to_string(),
             dim: encoder.dim(),
@@ -433,9 +441,12 @@ impl Engine {
     /// What has been done since the engine was opened.
     pub fn stats(&self) -> Stats {
         let report = lock(&self.inner.encoder).as_ref().map(|e| e.report());
-        let unopened = self.inner.device.seen().and_then(|opened| opened.failed);
+        let opened = self.inner.device.seen().unwrap_or_default();
+        let memory = opened.memory();
+        let unopened = opened.failed;
         let mut stats = Stats::of(&self.inner.counters, report, self.searches(), unopened);
         let scheduler = lock(&self.inner.scheduler).clone();
+        stats.gpu_memory = memory;
         stats.lanes = scheduler.map_or_else(Vec::new, |scheduler| scheduler.stats());
         stats
     }

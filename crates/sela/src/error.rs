@@ -144,6 +144,12 @@ pub enum Error {
         /// The row.
         id: sela_store::Id,
     },
+    /// A search for words where no row has a text.
+    #[error("collection `{name}` holds no texts, so there are no words to look for")]
+    NoTexts {
+        /// The collection.
+        name: String,
+    },
     /// A query of another length than the stored vectors.
     #[error("collection `{name}` holds vectors of {expected} numbers, but this query has {found}")]
     QueryDim {
@@ -349,10 +355,13 @@ impl Error {
             Self::QueryDim { .. } => Some(
                 "the query must come from the model that made the collection's vectors".to_owned(),
             ),
+            Self::NoTexts { .. } => {
+                Some("ask with a vector, or store rows with their texts".to_owned())
+            }
             Self::NoRow { .. } | Self::EmptyItem { .. } | Self::Input { .. } => None,
             Self::Item { source, .. } => source.hint(),
             Self::Encoder(error) => error.hint(),
-            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Store(error) => hint_on_store(error),
             Self::Index(error) => error.hint().map(str::to_owned),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull => Some("free some space and try again".to_owned()),
@@ -416,6 +425,17 @@ impl Error {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }
     }
+}
+
+/// The store's advice, in the words of the command line where it has one for it.
+fn hint_on_store(error: &sela_store::Error) -> Option<String> {
+    if let sela_store::Error::NoTextIndex { dir, .. } = error {
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        return Some(format!(
+            "make its full-text index with `sela collection reindex {name}`"
+        ));
+    }
+    error.hint().map(str::to_owned)
 }
 
 /// Two models; those of one name differ in their files or settings.

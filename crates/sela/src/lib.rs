@@ -55,12 +55,12 @@ pub use sela_compute::{
     Arithmetic, DeviceChoice, Inventory, Isa, Tier, UnknownDevice, scan_self_test, self_test,
 };
 pub use sela_encoder::Error as EncoderError;
-pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, TextInfo};
+pub use sela_encoder::{Dtype, Embeddings, Encoder, Report as EncoderReport, SelfTest, TextInfo};
 pub use sela_index::Error as IndexError;
 pub use sela_store::Error as StoreError;
 pub use sela_store::{
     Bounds, Damage, Edit, Edited, FieldPath, FieldPathError, Fields, Filter, FilterError, Id,
     IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
-    Test, Which, Words, Written, keep_fields, leave_fields,
+    Test, TextQuery, TextQueryError, Which, Words, Written, keep_fields, leave_fields,
 };
-pub use stats::{Capabilities, LaneStats, Pages, SearchStats, Stats};
+pub use stats::{Capabilities, GpuMemory, LaneStats, Pages, SearchStats, Stats};

@@ -16,13 +16,17 @@ pub use sela_index::Metric;
 pub struct Query {
     /// What to be near to.
     pub near: Near,
+    /// Words that texts should have besides, as [`sela_store::TextQuery`] reads them. The ranking
+    /// by vectors and the one by words are then joined by the reciprocals of ranks; default: by
+    /// vectors alone.
+    pub words: Option<String>,
     /// How many of the nearest rows to answer with; default: 10. Fewer come only when fewer match.
     pub k: usize,
     /// How many of the nearest rows to pass over before those that are answered with; default: 0.
     /// Together with `k` it may be no more than [`sela_index::K_MAX`].
     pub offset: usize,
-    /// The score a row must have to be answered with: at least this, and for L2 at most;
-    /// default: any.
+    /// The score a row must have to be answered with: at least this, and by vectors alone under L2
+    /// at most; default: any.
     pub threshold: Option<f32>,
     /// How nearness is measured; default: as the collection was created for.
     pub metric: Option<Metric>,
@@ -44,6 +48,9 @@ pub enum Near {
     Vector(Vec<f32>),
     /// A row of the collection, which is not among the answers itself.
     Row(Id),
+    /// Nothing: rows are found by these words in their texts, as [`sela_store::TextQuery`] reads
+    /// them, and ranked by BM25. That needs no model.
+    Words(String),
 }
 
 impl Query {
@@ -57,10 +64,22 @@ impl Query {
         Self::near(Near::Vector(vector.into()))
     }
 
+    /// The rows whose texts have some words.
+    pub fn words(words: impl Into<String>) -> Self {
+        Self::near(Near::Words(words.into()))
+    }
+
+    /// The rows that are near to a text, or have its words, or best of all both.
+    pub fn hybrid(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::text(text.clone()).and_words(text)
+    }
+
     /// The rows nearest to something, with the defaults.
     pub fn near(near: Near) -> Self {
         Self {
             near,
+            words: None,
             k: 10,
             offset: 0,
             threshold: None,
@@ -68,6 +87,15 @@ impl Query {
             filter: None,
             with_document: true,
             with_vector: false,
+        }
+    }
+
+    /// With words that texts should have besides.
+    #[must_use]
+    pub fn and_words(self, words: impl Into<String>) -> Self {
+        Self {
+            words: Some(words.into()),
+            ..self
         }
     }
 
@@ -111,6 +139,16 @@ impl Query {
     }
 }
 
+impl Query {
+    /// The words that rows are ranked by, if they are.
+    pub(crate) fn ranking_words(&self) -> Option<&str> {
+        match &self.near {
+            Near::Words(words) => Some(words),
+            _ => self.words.as_deref(),
+        }
+    }
+}
+
 /// A row near a query.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -118,8 +156,17 @@ pub struct Hit {
     /// Its name.
     pub id: Id,
     /// Cosine or inner product, the larger the nearer; for L2 the distance, the smaller the
-    /// nearer.
+    /// nearer. Found by words alone, its BM25 score; by both, the sum of `1 / (60 + rank)` over
+    /// the rankings it is in.
     pub score: f32,
+    /// Its score by vectors, if it is in that ranking.
+    pub vector_score: Option<f32>,
+    /// Its rank by vectors, from 1, if it is in that ranking.
+    pub vector_rank: Option<u32>,
+    /// Its score by words, if it is in that ranking.
+    pub text_score: Option<f32>,
+    /// Its rank by words, from 1, if it is in that ranking.
+    pub text_rank: Option<u32>,
     /// Its text, if it has one and it was asked for.
     pub text: Option<String>,
     /// Its JSON object, if it has one and it was asked for.

@@ -34,6 +34,31 @@ pub struct Capabilities {
     pub report: Report,
     /// What was chosen for searches.
     pub searches: SearchStats,
+    /// What the GPU's memory is taken for, weights and work space included.
+    pub gpu_memory: Option<GpuMemory>,
+}
+
+/// Bytes of the GPU's memory by what this process has taken them for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct GpuMemory {
+    /// Weights of models.
+    pub weights: u64,
+    /// Work space of the encoder: 512 MiB are kept at most, or what one batch needs.
+    pub work: u64,
+    /// Rows that are searched, with what is free in their slabs: at most the budget of
+    /// [`Options::gpu_cache`](crate::Options::gpu_cache).
+    pub rows: u64,
+    /// Work space of searches: 128 MiB are kept at most, or what one search needs.
+    pub search: u64,
+    /// Bytes on their way to the GPU and back; 64 MiB are kept at most.
+    pub transfer: u64,
+    /// What is left.
+    pub other: u64,
+    /// All of them.
+    pub total: u64,
+    /// The most that they were so far.
+    pub peak: u64,
 }
 
 /// What has been done since the engine was opened.
@@ -82,6 +107,8 @@ pub struct Stats {
     pub last_fallback: Option<String>,
     /// Searches by device, and what the GPU holds.
     pub searches: SearchStats,
+    /// What the GPU's memory is taken for, once it is open.
+    pub gpu_memory: Option<GpuMemory>,
     /// The lanes of [`Engine::submit`](crate::Engine::submit), once there was a request:
     /// interactive, bulk.
     pub lanes: Vec<LaneStats>,

@@ -69,11 +69,15 @@ impl Checks<'_> {
         let outcome = check().unwrap_or_else(|error| Outcome::Fail {
             found: error.to_string(),
         });
-        let check = Check {
+        self.note(Check {
             name: name.into(),
             outcome,
             took: began.elapsed(),
-        };
+        });
+    }
+
+    /// Tells of a check that was run.
+    fn note(&mut self, check: Check) {
         (self.sink)(&check);
         self.done.push(check);
     }
@@ -120,6 +124,7 @@ pub fn run(engine: &Engine, sink: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> 
         done: Vec::new(),
         sink,
     };
+    gpu::kernels(engine, &mut checks)?;
     vectors::run(engine, &mut checks)?;
     search::run(engine, &mut checks);
     store::run(engine, &mut checks);

@@ -446,3 +446,106 @@ fn a_query_that_was_cut_is_told() {
     assert_eq!(ask(&Query::text("puppy")), Some((3, 3, false)));
     assert_eq!(ask(&Query::vector(engine.embed("puppy").unwrap())), None);
 }
+
+/// Rows of two numbers with texts, in a collection that no model is asked for.
+fn with_texts(engine: &Engine) -> Collection {
+    let c = engine
+        .create("notes", &CollectionOptions::external(2))
+        .unwrap();
+    let texts = [
+        "green pastures and still waters",
+        "the valley of the shadow",
+        "green is the valley",
+        "a rod and a staff",
+    ];
+    let angles = [0.0_f32, 0.3, 0.6, 0.9];
+    let items: Vec<Item> = (0..4)
+        .map(|n| Item {
+            text: Some(texts[n].to_owned()),
+            ..item(
+                n as u64,
+                [angles[n].cos(), angles[n].sin()],
+                if n < 2 { "red" } else { "blue" },
+            )
+        })
+        .collect();
+    c.upsert(&items).unwrap();
+    c
+}
+
+#[test]
+fn rows_are_found_by_words_by_vectors_and_by_both() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = engine(&home);
+    let c = with_texts(&engine);
+    let ids = |query: &Query| -> Vec<String> {
+        let hits = c.query(query).unwrap();
+        hits.iter().map(|hit| hit.id.to_string()).collect()
+    };
+    // Both words; then one each, the shorter text first.
+    let words = Query::words("green valley");
+    assert_eq!(ids(&words), ["2", "0", "1"]);
+    assert_eq!(ids(&words.clone().offset(1).k(1)), ["0"]);
+    let red = filter(r#"{"eq": {"colour": "red"}}"#);
+    assert_eq!(ids(&words.clone().filter(red.clone())), ["0", "1"]);
+    let hits = c.query(&words).unwrap();
+    for (rank, hit) in (1..).zip(&hits) {
+        assert_eq!(Some(hit.score), hit.text_score);
+        assert_eq!((hit.text_rank, hit.vector_rank), (Some(rank), None));
+        assert!(hit.text.is_some() && hit.payload.is_some());
+    }
+    let best = hits[0].score;
+    assert_eq!(ids(&words.clone().threshold(best)), ["2"]);
+
+    // By vectors 3, 2, 1, 0; by words 2, 0, 1.
+    let both = Query::vector(vec![0.9_f32.cos(), 0.9_f32.sin()]).and_words("green valley");
+    let hits = c.query(&both).unwrap();
+    let term = |rank: u32| 1.0 / (60.0 + f64::from(rank));
+    let expected = [
+        ("2", term(2) + term(1), Some(2), Some(1)),
+        ("0", term(4) + term(2), Some(4), Some(2)),
+        ("1", term(3) + term(3), Some(3), Some(3)),
+        ("3", term(1), Some(1), None),
+    ];
+    for (hit, (id, score, vector_rank, text_rank)) in hits.iter().zip(expected) {
+        assert_eq!((hit.id.to_string().as_str(), hit.score), (id, score as f32));
+        assert_eq!((hit.vector_rank, hit.text_rank), (vector_rank, text_rank));
+        assert_eq!(hit.vector_score.is_some(), vector_rank.is_some());
+        assert_eq!(hit.text_score.is_some(), text_rank.is_some());
+    }
+    assert_eq!(hits.len(), 4);
+    assert_eq!(ids(&both.clone().metric(Metric::L2).k(2)), ["2", "0"]);
+    // A filter and a deletion bear on both sides, ranks included.
+    let red = c.query(&both.clone().filter(red)).unwrap();
+    let ranks: Vec<_> = red.iter().map(|h| (h.vector_rank, h.text_rank)).collect();
+    assert_eq!(ranks, [(Some(2), Some(1)), (Some(1), Some(2))]);
+    assert_eq!(red[0].id, Id::Num(0), "of equal ones the older first");
+    c.delete(&[Id::Num(2)]).unwrap();
+    assert_eq!(ids(&both), ["0", "1", "3"]);
+    // What has no words to look for leaves the ranking to the vectors.
+    assert_eq!(ids(&both.clone().and_words("?!")), ["3", "1", "0"]);
+    let near = Query::near(sela::Near::Row(Id::Num(0))).and_words("green valley");
+    assert_eq!(ids(&near), ["1", "3"]);
+}
+
+#[test]
+fn words_that_cannot_be_looked_for_are_refused_by_name() {
+    let home = tempfile::tempdir().unwrap();
+    let engine = engine(&home);
+    let c = engine
+        .create("points", &CollectionOptions::external(2))
+        .unwrap();
+    assert_eq!(c.query(&Query::words("green")).unwrap(), []);
+    c.upsert(&[item(1, [1.0, 0.0], "red")]).unwrap();
+    let both = Query::vector(vec![0.0, 1.0]).and_words("green");
+    for query in [Query::words("green"), both] {
+        let error = c.query(&query).unwrap_err();
+        assert!(matches!(error, Error::NoTexts { .. }), "{error}");
+        assert!(error.hint().unwrap().contains("vector"));
+    }
+    let error = c.query(&Query::words("-green")).unwrap_err();
+    assert!(error.to_string().contains("may not have"), "{error}");
+    assert!(error.hint().unwrap().contains("add a word"));
+    let c = with_texts(&engine);
+    assert_eq!(c.query(&Query::words("nowhere")).unwrap(), []);
+}

@@ -22,6 +22,18 @@ pub(super) fn run(app: &App, command: Collection) -> Result<Outcome> {
             Ok(Outcome::Done)
         }
         Collection::Verify(args) => verify(app, &args.name, args.format.json),
+        Collection::Reindex(args) => {
+            let (name, engine) = (&args.name, app.engine()?);
+            // Opening it for writing makes what is missing, so that counts as the work, too.
+            app.working(format!("indexing the texts of `{name}`"), || {
+                engine.collection(name)?.renew_text_index()
+            })?;
+            if args.format.json {
+                print_json(&json!({"reindexed": name}))?;
+            }
+            app.note(&format!("the texts of `{name}` are indexed"));
+            Ok(Outcome::Done)
+        }
         Collection::Snapshot {
             name,
             folder,
@@ -129,10 +141,14 @@ fn verify(app: &App, name: &str, json: bool) -> Result<Outcome> {
         (false, false) => print(&faults.iter().map(|f| format!("{f}\n")).collect::<String>()),
     };
     if !json && !sound {
-        app.note(&format!(
-            "{} faults; restore `{name}` from a snapshot",
-            faults.len()
-        ));
+        let count = faults.len();
+        app.note(&match report.only_text_index() {
+            true => format!(
+                "only the full-text index is at fault; make it anew with `sela collection reindex \
+                 {name}`"
+            ),
+            false => format!("{count} faults; restore `{name}` from a snapshot"),
+        });
     }
     let outcome = if sound {
         Outcome::Done

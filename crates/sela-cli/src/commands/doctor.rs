@@ -302,6 +302,20 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
             },
         ],
     ];
+    rows.extend(known_right(chosen));
+    rows.extend(chosen.gpu_memory.map(|memory| {
+        let of = |bytes| table::bytes(bytes);
+        let told = format!(
+            "{} taken: weights {}, work space {}, rows {}, searches {}, transfers {}",
+            of(memory.total),
+            of(memory.weights),
+            of(memory.work),
+            of(memory.rows),
+            of(memory.search),
+            of(memory.transfer)
+        );
+        vec!["gpu memory".to_owned(), told]
+    }));
     rows.extend(
         report
             .reasons
@@ -309,6 +323,21 @@ fn chosen_rows(chosen: &sela::Capabilities) -> Vec<Vec<String>> {
             .map(|why| vec!["because".to_owned(), why.clone()]),
     );
     rows
+}
+
+/// How it is known that the GPU's kernels in use are right.
+fn known_right(chosen: &sela::Capabilities) -> Option<Vec<String>> {
+    let search = chosen.searches.self_test.as_deref();
+    let encoder = match chosen.report.tier {
+        sela::Tier::Cpu => None,
+        _ => chosen.report.self_tests.last().map(sela::SelfTest::outcome),
+    };
+    let parts = [("encoder", encoder), ("search", search)];
+    let known = parts
+        .into_iter()
+        .filter_map(|(what, outcome)| Some(format!("{what} {}", outcome?)));
+    let known: Vec<String> = known.collect();
+    (!known.is_empty()).then(|| vec!["self-tests".to_owned(), known.join(", ")])
 }
 
 fn chosen_json(chosen: &sela::Capabilities) -> Value {
@@ -319,6 +348,8 @@ fn chosen_json(chosen: &sela::Capabilities) -> Value {
         "device": report.device, "device_name": report.device_name, "variant": report.variant, "searches": chosen.searches,
         "threads": report.threads, "arithmetic": report.arithmetic.to_string(),
         "isa": report.isa.name(), "reasons": report.reasons,
+        "gpu_memory": chosen.gpu_memory,
+        "self_test": report.self_tests.last().map(sela::SelfTest::outcome),
     })
 }
 

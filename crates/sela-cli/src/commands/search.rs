@@ -1,21 +1,29 @@
-//! `sela search`: the nearest rows of a collection.
+//! `sela search`: the rows of a collection that are nearest, or have the words, or both.
 
 use sela::{Filter, Hit, Query};
 
 use super::{print, print_json};
 use crate::app::{App, Failure, Outcome, Result};
-use crate::args::Search;
+use crate::args::{Mode, Search};
 use crate::{npy, table};
 
 pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
-    let mut query = match (args.text, &args.vector) {
-        (_, Some(path)) => {
+    let mut query = match (args.text, &args.vector, args.mode) {
+        (_, Some(path), Mode::Vector) => {
             let first = npy::open(path)?.next();
             Query::vector(first.ok_or_else(|| Failure::say("the file holds no vector"))??)
         }
-        (Some(text), None) => Query::text(text),
-        (None, None) => return Err(Failure::say("there is nothing to look for")),
+        (_, Some(_), _) => {
+            return Err(Failure::Said(
+                "a vector has no words to look for".to_owned(),
+                Some("give a text, or leave `--mode` out".to_owned()),
+            ));
+        }
+        (Some(text), None, Mode::Vector) => Query::text(text),
+        (Some(text), None, Mode::Text) => Query::words(text),
+        (Some(text), None, Mode::Hybrid) => Query::hybrid(text),
+        (None, None, _) => return Err(Failure::say("there is nothing to look for")),
     };
     query.k = args.k;
     query.filter = filter;
@@ -24,7 +32,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     // A wrong name is told before a model is fetched for it.
     let collection = engine.collection_read_only(&args.collection)?;
     let external = collection.schema().space.starts_with("external:");
-    if args.vector.is_none() && !external {
+    if args.vector.is_none() && args.mode != Mode::Text && !external {
         let model = &engine.options().model;
         app.pulling(model, |watch| engine.models().find_or_pull(model, watch))?;
     }
@@ -38,7 +46,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
     }
     if args.format.json {
         for hit in &hits {
-            print_json(&json(hit))?;
+            print_json(&json(hit, args.mode))?;
         }
     } else {
         print(&lines(&hits))?;
@@ -47,7 +55,7 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
         let stats = engine.stats();
         match args.format.json {
             true => print_json(&serde_json::json!({ "explained": stats }))?,
-            false => app.note(&explained(&stats)),
+            false => app.note(&explained(&stats, args.mode)),
         }
     }
     if hits.is_empty() {
@@ -58,7 +66,10 @@ pub(super) fn run(app: &App, args: Search) -> Result<Outcome> {
 }
 
 /// Where the text was embedded and the rows were searched, and why there.
-fn explained(stats: &sela::Stats) -> String {
+fn explained(stats: &sela::Stats, mode: Mode) -> String {
+    if mode == Mode::Text {
+        return "the words were looked for in the full-text index, on the CPU".to_owned();
+    }
     let mut told = String::new();
     if let (Some(tier), Some(device)) = (stats.tier, &stats.device) {
         told += &format!("embedded on {device} (");
@@ -99,8 +110,18 @@ fn parse_filter(text: &str) -> Result<Filter> {
     })
 }
 
-fn json(hit: &Hit) -> serde_json::Value {
+fn json(hit: &Hit, mode: Mode) -> serde_json::Value {
     let mut line = serde_json::json!({"id": hit.id, "score": hit.score});
+    if mode == Mode::Hybrid {
+        for (name, value) in [
+            ("vector_score", hit.vector_score.map(Into::into)),
+            ("vector_rank", hit.vector_rank.map(Into::into)),
+            ("text_score", hit.text_score.map(Into::into)),
+            ("text_rank", hit.text_rank.map(Into::into)),
+        ] {
+            line[name] = value.unwrap_or(serde_json::Value::Null);
+        }
+    }
     if let Some(text) = &hit.text {
         line["text"] = text.as_str().into();
     }

@@ -1,5 +1,6 @@
 //! A GPU opened for work.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,6 +9,7 @@ use wgpu::{BufferUsages, Features};
 use super::adapters::{Found, found, ready};
 use super::fault::{Fault, Faults};
 use super::kernel::{Binding, Kernel, KernelSource};
+use super::memory::{Buffer, GpuMemory, Ledger, Purpose};
 use crate::error::Error;
 use crate::inventory::GpuFacts;
 
@@ -24,7 +26,13 @@ pub struct GpuOptions {
     pub binding_bytes_max: Option<u64>,
     /// Does without cooperative matrices, as if the adapter had none.
     pub no_matrix: bool,
+    /// The file in which passed self-tests are remembered, so that they need not run at every
+    /// start; its folder must exist. Without one they do.
+    pub self_tests: Option<PathBuf>,
 }
+
+/// Most bytes that wait for a submission while weights are brought in.
+const STAGED_BYTES: u64 = 64 << 20;
 
 /// A GPU opened for work. Clones share it.
 #[derive(Clone)]
@@ -41,12 +49,13 @@ pub(super) struct Shared {
     pub(super) sentinel: OnceLock<Sentinel>,
     pub(super) submissions: AtomicU32,
     /// Buffers that were read back and may be again.
-    pub(super) read_backs: Mutex<Vec<wgpu::Buffer>>,
+    pub(super) read_backs: Mutex<Vec<Buffer>>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 pub(super) struct Sentinel {
     pub(super) kernel: Kernel,
-    pub(super) word: wgpu::Buffer,
+    pub(super) word: Buffer,
     pub(super) bound: wgpu::BindGroup,
 }
 
@@ -141,6 +150,7 @@ impl Gpu {
             sentinel: OnceLock::new(),
             submissions: AtomicU32::new(0),
             read_backs: Mutex::default(),
+            ledger: Arc::default(),
         }));
         gpu.sentinel()?;
         Ok(gpu)
@@ -151,9 +161,19 @@ impl Gpu {
         &self.0.facts
     }
 
+    /// How it was opened.
+    pub(super) fn options(&self) -> &GpuOptions {
+        &self.0.options
+    }
+
     /// The faults to happen on it.
     pub fn faults(&self) -> &Faults {
         &self.0.options.faults
+    }
+
+    /// What its memory is taken for, by this process and through this.
+    pub fn memory(&self) -> GpuMemory {
+        self.0.ledger.told()
     }
 
     /// Whether the device is gone; it does not come back.
@@ -229,10 +249,11 @@ impl Gpu {
     /// A buffer of `bytes` (rounded up to 16) bytes, of zeros.
     pub(crate) fn buffer(
         &self,
+        purpose: Purpose,
         label: &str,
         bytes: u64,
         usage: BufferUsages,
-    ) -> Result<wgpu::Buffer, Error> {
+    ) -> Result<Buffer, Error> {
         let size = bytes.max(16).next_multiple_of(16);
         if self.faults().strike(Fault::OutOfMemory) {
             return Err(self.error(format!("out of memory: {label} of {size} bytes")));
@@ -242,14 +263,44 @@ impl Gpu {
             let reason = format!("{label} of {size} bytes; buffers hold {limit} at most");
             return Err(self.error(reason));
         }
-        self.caught(|| {
+        let buffer = self.caught(|| {
             self.0.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(label),
                 size,
                 usage,
                 mapped_at_creation: false,
             })
-        })
+        })?;
+        Ok(self.counted(buffer, purpose))
+    }
+
+    /// A buffer that is counted from now on.
+    pub(super) fn counted(&self, buffer: wgpu::Buffer, purpose: Purpose) -> Buffer {
+        Buffer::new(buffer, purpose, &self.0.ledger)
+    }
+
+    /// Writes bytes to a place in a buffer, before all submissions to come.
+    pub(crate) fn write(&self, to: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.caught(|| self.0.queue.write_buffer(to, offset, bytes))?;
+        self.0.ledger.stage(bytes.len() as u64);
+        Ok(())
+    }
+
+    /// The same for much at a time: what waits for a submission is taken along when it comes to
+    /// [`STAGED_BYTES`], since it takes memory beside where it goes.
+    pub(crate) fn write_much(&self, to: &wgpu::Buffer, bytes: &[u8]) -> Result<(), Error> {
+        for (part, at) in bytes.chunks(STAGED_BYTES as usize).zip(0u64..) {
+            self.caught(|| self.0.queue.write_buffer(to, at * STAGED_BYTES, part))?;
+            if self.0.ledger.stage(part.len() as u64) >= STAGED_BYTES {
+                self.record("uploads")?.submit(&[])?.wait(|_| ())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts bytes that were given to the queue and wait for a submission.
+    pub(crate) fn staged(&self, bytes: u64) {
+        self.0.ledger.stage(bytes);
     }
 
     /// Compiles a kernel. Takes milliseconds: keep what it returns.
@@ -287,7 +338,7 @@ impl Gpu {
         };
         let kernel = self.kernel(&source)?;
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
-        let word = self.buffer("sentinel", 16, usage)?;
+        let word = self.buffer(Purpose::Other, "sentinel", 16, usage)?;
         let bound = kernel.bind(self, &[word.as_entire_buffer_binding()])?;
         let sentinel = Sentinel {
             kernel,

@@ -26,7 +26,7 @@ pub use self::forward::{GpuForward, GpuTicket};
 pub use self::profile::PassTime;
 use self::profile::Profile;
 use self::rooms::Rooms;
-use self::shaders::{Kind, Style, Tile};
+use self::shaders::{Kind, Rows, Style, Tile};
 pub use self::shaders::{MatrixTile, Needs, Shader, shaders};
 pub use self::weights::{GpuAttention, GpuEmbedding, GpuFeedForward};
 use super::{Gpu, Kernel, KernelSource};
@@ -34,7 +34,7 @@ use crate::encode::{AttentionTensors, EmbeddingTensors, Encode, FeedForwardTenso
 use crate::error::Error;
 use crate::inventory::GpuFacts;
 use crate::plan::Arithmetic;
-pub use crate::selftest::{gpu_self_test, self_test_of};
+pub use crate::selftest::{gpu_self_test, gpu_self_test_once, self_test_of};
 
 /// How products and attention are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -235,6 +235,32 @@ impl GpuEncode {
             all.push((tile.to_string(), found?));
         }
         Ok(all)
+    }
+
+    /// The texts of the kernels for models with rows and heads of those sizes.
+    pub(crate) fn texts(&self, widths: &[usize], heads: &[usize]) -> Result<Vec<String>, Error> {
+        let mut kinds: Vec<Kind> = Tile::ALL.map(Kind::Product).into();
+        for width in widths {
+            let quads = (weights::padded(*width) / weights::WIDTH) as u32;
+            kinds.extend([Kind::Embed(quads), Kind::Norm(quads), Kind::Pool(quads)]);
+        }
+        for head in heads {
+            kinds.extend([Rows::Few, Rows::Many].map(|rows| Kind::Attention(*head as u32, rows)));
+        }
+        kinds
+            .into_iter()
+            .map(|kind| self.style.source(kind))
+            .collect()
+    }
+
+    /// The texts of the kernels compiled so far.
+    #[cfg(test)]
+    pub(crate) fn compiled(&self) -> Result<Vec<String>, Error> {
+        let kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        kernels
+            .keys()
+            .map(|kind| self.style.source(*kind))
+            .collect()
     }
 
     /// The tile that the self-test asks for.

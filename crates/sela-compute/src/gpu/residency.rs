@@ -1,7 +1,7 @@
 //! Buffers that stay where the GPU computes, and memory that it reads where it is.
 
 use crate::error::Error;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu, Purpose};
 
 /// Makes long-lived buffers and, where the system lets us, keeps them resident: on Metal from
 /// macOS 15 on they are a residency set of the queue. Elsewhere they are plain buffers, which the
@@ -31,21 +31,22 @@ impl Residency {
     }
 
     /// A buffer as [`Gpu::buffer`] makes it, resident until it is released.
-    pub fn buffer(
+    pub(crate) fn buffer(
         &self,
         label: &str,
         bytes: u64,
         usage: wgpu::BufferUsages,
-    ) -> Result<wgpu::Buffer, Error> {
+    ) -> Result<Buffer, Error> {
         #[cfg(target_vendor = "apple")]
         if let Some(set) = &self.set {
-            return set.buffer(label, bytes, usage);
+            let buffer = set.buffer(label, bytes, usage)?;
+            return Ok(self.gpu.counted(buffer, Purpose::Rows));
         }
-        self.gpu.buffer(label, bytes, usage)
+        self.gpu.buffer(Purpose::Rows, label, bytes, usage)
     }
 
     /// Lets a buffer go that this made; without this its memory stays taken.
-    pub fn release(&self, buffer: wgpu::Buffer) {
+    pub(crate) fn release(&self, buffer: Buffer) {
         #[cfg(target_vendor = "apple")]
         if let Some(set) = &self.set {
             set.release(&buffer);

@@ -29,6 +29,7 @@ pub use self::kernels::{Variant, shaders};
 pub use self::pages::PageStats;
 pub use self::probe::Probe;
 pub use self::route::{Request, Route, route};
+pub use self::selftest::{Tested, self_tests};
 
 use self::bound::DIM_MAX_GPU;
 use self::kernels::Kernels;
@@ -38,7 +39,7 @@ use self::units::{Asked, Layout, Once, Unit, cut};
 use self::work::{Engine, Job, Verdict};
 use crate::cpu::scan::{CpuScan, Pick};
 use crate::error::Error;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Proof};
 use crate::scan::{Block, Found, Metric, Queries, Record, Scan, Scanning};
 
 /// Most rows that a query gets by way of the device; more are the CPU's.
@@ -125,13 +126,14 @@ pub struct GpuScan {
     matrix: Option<u32>,
     subgroup: bool,
     vetoes: Vec<String>,
+    proof: Proof,
     probe: Probe,
     counts: Counts,
 }
 
 impl GpuScan {
-    /// Search on `gpu` with the best kernels that pass their self-test there; `cpu` scores what
-    /// they find. Takes some tens of milliseconds, for compiling and measuring.
+    /// Search on `gpu` with the best kernels that pass their self-test there, now or as is
+    /// remembered; `cpu` scores what they find. Takes some tens of milliseconds, for compiling and measuring.
     ///
     /// # Errors
     ///
@@ -151,6 +153,7 @@ impl GpuScan {
             matrix,
             subgroup,
             vetoes,
+            proof,
         } = selftest::best(&engine, &cpu, options.variant)?;
         engine.ranks_on_cpu_max = options.ranks_on_cpu_max;
         let probe = probe::measure(&engine, &cpu, subgroup)?;
@@ -163,6 +166,7 @@ impl GpuScan {
             matrix,
             subgroup,
             vetoes,
+            proof,
             probe,
             counts: Counts::default(),
         })
@@ -185,6 +189,11 @@ impl GpuScan {
     /// Kernels that this GPU should be able to run but whose self-test failed, and how.
     pub fn vetoes(&self) -> &[String] {
         &self.vetoes
+    }
+
+    /// How it is known that its kernels are right.
+    pub fn proof(&self) -> Proof {
+        self.proof
     }
 
     /// The device.

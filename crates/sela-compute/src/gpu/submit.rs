@@ -9,15 +9,18 @@ use wgpu::BufferUsages;
 
 use super::device::Gpu;
 use super::fault::Fault;
+use super::memory::{Buffer, Purpose, Taken};
 use crate::error::Error;
 use crate::inventory::GpuKind;
 
-/// Longest time a submission may take; a device that takes longer hangs.
+/// Longest time a submission may take; a device that takes longer hangs. A software device shares
+/// the CPU with everything else and may be that slow.
 const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE_SOFTWARE: Duration = Duration::from_secs(600);
 /// How long a waiting thread looks again and again before it sleeps: waking up takes as long as
 /// a short search.
 const SPIN: Duration = Duration::from_micros(400);
-/// Read-back buffers kept for the next submission, and the largest that is.
+/// Read-back buffers kept for the next submission, and most bytes of them together.
 const READ_BACKS: usize = 8;
 const READ_BACK_BYTES: u64 = 64 << 20;
 
@@ -84,6 +87,7 @@ impl Recording {
         let bytes: u64 = reads.iter().map(|read| read.bytes).sum();
         let read_back = gpu.read_back(bytes + 4)?;
         let (mapped, told) = channel();
+        let staged = shared.ledger.unstage();
         let index = gpu.caught(|| {
             if let Some(sentinel) = shared.sentinel.get().filter(|_| !unfinished) {
                 let pass = self.pass();
@@ -122,6 +126,7 @@ impl Recording {
             number,
             read_back: Some(read_back),
             bytes,
+            _staged: staged,
             told,
         })
     }
@@ -135,8 +140,10 @@ pub(crate) struct Pending {
     gpu: Gpu,
     index: wgpu::SubmissionIndex,
     number: u32,
-    read_back: Option<wgpu::Buffer>,
+    read_back: Option<Buffer>,
     bytes: u64,
+    /// What was written for it, until it is done.
+    _staged: Taken,
     told: Receiver<Mapped>,
 }
 
@@ -201,21 +208,25 @@ impl Pending {
 
     /// Sleeps until the end.
     fn sleep(&self) -> Result<Result<Mapped, RecvTimeoutError>, Error> {
+        let patience = match self.gpu.facts().kind {
+            GpuKind::Software => PATIENCE_SOFTWARE,
+            _ => PATIENCE,
+        };
         let polled = self.gpu.device().poll(wgpu::PollType::Wait {
             submission_index: Some(self.index.clone()),
-            timeout: Some(PATIENCE),
+            timeout: Some(patience),
         });
         if let Err(error) = polled {
             self.gpu.alive()?;
             return Err(self.gpu.error(format!("waiting for a submission: {error}")));
         }
         // Another thread's poll may be the one that delivers the word, a moment later.
-        Ok(self.told.recv_timeout(PATIENCE))
+        Ok(self.told.recv_timeout(patience))
     }
 }
 
 impl Gpu {
-    fn read_back(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+    fn read_back(&self, bytes: u64) -> Result<Buffer, Error> {
         let kept = self.shared().read_backs.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
         // They are in order of size: the first that is large enough is the smallest.
@@ -225,15 +236,16 @@ impl Gpu {
         drop(kept);
         let bytes = bytes.next_power_of_two().max(16 << 10);
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        self.buffer("read-back", bytes, usage)
+        self.buffer(Purpose::Transfer, "read-back", bytes, usage)
     }
 
-    fn put_read_back(&self, buffer: wgpu::Buffer) {
+    fn put_read_back(&self, buffer: Buffer) {
         let kept = self.shared().read_backs.lock();
         let mut kept = kept.unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < READ_BACKS && buffer.size() <= READ_BACK_BYTES {
+        let all: u64 = kept.iter().map(|buffer| buffer.size()).sum();
+        if kept.len() < READ_BACKS && all + buffer.size() <= READ_BACK_BYTES {
             kept.push(buffer);
-            kept.sort_unstable_by_key(wgpu::Buffer::size);
+            kept.sort_unstable_by_key(|buffer| buffer.size());
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use wgpu::BufferUsages;
 
-use super::{Binding, Fault, Gpu, GpuOptions, Kernel, KernelSource, Read, adapters};
+use super::{Binding, Fault, Gpu, GpuOptions, Kernel, KernelSource, Purpose, Read, adapters};
 use crate::error::Error;
 
 const DOUBLE: &str = "
@@ -17,7 +17,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 }";
 
 /// The first adapter, opened; `None`, said aloud, where there is none.
-fn gpu() -> Option<Gpu> {
+pub(crate) fn gpu() -> Option<Gpu> {
     let Some(facts) = adapters().into_iter().next() else {
         println!("skipped: no GPU");
         return None;
@@ -44,11 +44,17 @@ fn double(gpu: &Gpu) -> Result<Kernel, Error> {
 fn multiply(gpu: &Gpu, kernel: &Kernel, n: u32, factor: u32) -> Result<Vec<u32>, Error> {
     let bytes = u64::from(n) * 4;
     let from = gpu.buffer(
+        Purpose::Work,
         "from",
         bytes,
         BufferUsages::STORAGE | BufferUsages::COPY_DST,
     )?;
-    let to = gpu.buffer("to", bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?;
+    let to = gpu.buffer(
+        Purpose::Work,
+        "to",
+        bytes,
+        BufferUsages::STORAGE | BufferUsages::COPY_SRC,
+    )?;
     let numbers: Vec<u32> = (0..n).collect();
     gpu.queue()
         .write_buffer(&from, 0, bytemuck::cast_slice(&numbers));
@@ -138,14 +144,20 @@ fn want_of_memory_and_bad_shaders_are_errors() {
     let Some(gpu) = gpu() else { return };
     gpu.faults().arm(Fault::OutOfMemory, 1);
     let usage = BufferUsages::STORAGE;
-    let error = gpu.buffer("a page", 100, usage).unwrap_err().to_string();
+    let error = gpu
+        .buffer(Purpose::Rows, "a page", 100, usage)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("out of memory: a page of 112 bytes"),
         "{error}"
     );
-    gpu.buffer("a page", 100, usage).unwrap();
+    gpu.buffer(Purpose::Rows, "a page", 100, usage).unwrap();
     let huge = gpu.facts().buffer_bytes + 1;
-    let error = gpu.buffer("a page", huge, usage).unwrap_err().to_string();
+    let error = gpu
+        .buffer(Purpose::Rows, "a page", huge, usage)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("a page of"), "{error}");
     let bad = KernelSource {
         label: "bad",
@@ -162,4 +174,87 @@ fn want_of_memory_and_bad_shaders_are_errors() {
 fn an_adapter_that_is_not_there_is_named() {
     let error = Gpu::open(99, GpuOptions::default()).unwrap_err();
     assert_eq!(error.to_string(), "this machine has no GPU number 99");
+}
+
+#[test]
+fn buffers_are_counted_until_their_last_owner_drops_them() {
+    let Some(gpu) = gpu() else { return };
+    let before = gpu.memory();
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+    let weights = gpu.buffer(Purpose::Weights, "w", 1_000, usage).unwrap();
+    let rows = gpu.buffer(Purpose::Rows, "r", 4_096, usage).unwrap();
+    let same = rows.clone();
+    let now = gpu.memory();
+    assert_eq!((now.weights, now.rows), (1_008, 4_096));
+    assert_eq!(now.total, before.total + 5_104);
+    let parts = now.weights + now.work + now.rows + now.search + now.transfer + now.other;
+    assert_eq!(parts, now.total);
+    drop(rows);
+    assert_eq!(gpu.memory().rows, 4_096, "a clone is left");
+    drop((same, weights));
+    let after = gpu.memory();
+    assert_eq!((after.weights, after.rows), (0, 0));
+    assert_eq!((after.total, after.peak), (before.total, now.total));
+}
+
+#[test]
+fn what_is_written_is_counted_until_a_submission_has_taken_it_along() {
+    let Some(gpu) = gpu() else { return };
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
+    let to = gpu.buffer(Purpose::Rows, "to", 1 << 20, usage).unwrap();
+    let empty = || gpu.record("nothing").unwrap().submit(&[]).unwrap();
+    empty().wait(|_| ()).unwrap();
+    // Buffers to read back are kept.
+    let idle = gpu.memory().transfer;
+    gpu.write(&to, 0, &vec![1; 1 << 20]).unwrap();
+    assert_eq!(gpu.memory().transfer, idle + (1 << 20));
+    let pending = empty();
+    assert_eq!(gpu.memory().transfer, idle + (1 << 20), "not done yet");
+    pending.wait(|_| ()).unwrap();
+    assert_eq!(gpu.memory().transfer, idle);
+}
+
+#[test]
+fn much_that_is_written_at_once_goes_in_portions() {
+    let Some(gpu) = gpu() else { return };
+    let (size, most) = (150u64 << 20, 64u64 << 20);
+    let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let to = gpu.buffer(Purpose::Weights, "to", size, usage).unwrap();
+    let bytes: Vec<u8> = (0..size).map(|i| (i / 1_000) as u8).collect();
+    gpu.write_much(&to, &bytes).unwrap();
+    let beside = gpu.memory().peak - size;
+    assert!((most..most + (1 << 20)).contains(&beside), "{beside} bytes");
+    // All of it is there, across the borders of portions.
+    for at in [0, most - 512, most, size - 1_024] {
+        let read = Read {
+            buffer: &to,
+            offset: at,
+            bytes: 1_024,
+        };
+        let pending = gpu.record("read").unwrap().submit(&[read]).unwrap();
+        let found = pending.wait(<[u8]>::to_vec).unwrap();
+        assert_eq!(found, bytes[at as usize..][..1_024], "from {at}");
+    }
+}
+
+#[test]
+fn few_bytes_of_buffers_to_read_back_are_kept() {
+    let Some(gpu) = gpu() else { return };
+    let usage = BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    let bytes = 40 << 20;
+    let from = gpu.buffer(Purpose::Other, "from", bytes, usage).unwrap();
+    let read = || {
+        let read = Read {
+            buffer: &from,
+            offset: 0,
+            bytes,
+        };
+        gpu.record("read").unwrap().submit(&[read]).unwrap()
+    };
+    let both = [read(), read()];
+    assert!(gpu.memory().transfer > 2 * bytes);
+    for pending in both {
+        pending.wait(|_| ()).unwrap();
+    }
+    assert!(gpu.memory().transfer <= 64 << 20, "{:?}", gpu.memory());
 }

@@ -3,7 +3,7 @@
 use super::{LENGTHS, Model, Shape, batch, same_bits};
 use crate::error::Error;
 use crate::gpu::encode::{GpuEncode, Variant};
-use crate::gpu::{Fault, Gpu};
+use crate::gpu::{Fault, Gpu, Proof, Subject};
 use crate::plan::Arithmetic;
 
 /// Heads of 32 numbers, as the small models have, and of 64, as the larger ones; neither hidden
@@ -45,10 +45,28 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
 ///
 /// Takes some milliseconds once the kernels are compiled.
 pub fn gpu_self_test(gpu: &Gpu, variant: Variant, arithmetic: Arithmetic) -> Result<(), Error> {
-    self_test_of(&GpuEncode::new(gpu.clone(), variant, arithmetic)?)
+    prove(gpu, variant, arithmetic, true).map(|_| ())
 }
 
-/// The same for an encoder, which keeps the kernels compiled for the test.
+/// The same, unless it is remembered that it was passed.
+pub fn gpu_self_test_once(
+    gpu: &Gpu,
+    variant: Variant,
+    arithmetic: Arithmetic,
+) -> Result<Proof, Error> {
+    prove(gpu, variant, arithmetic, false)
+}
+
+fn prove(gpu: &Gpu, variant: Variant, arithmetic: Arithmetic, anew: bool) -> Result<Proof, Error> {
+    let backend = GpuEncode::new(gpu.clone(), variant, arithmetic)?;
+    let heads = SHAPES.map(|shape| shape.hidden / shape.heads);
+    let widths = SHAPES.map(|shape| shape.hidden);
+    let what = format!("{variant} kernels in {arithmetic}");
+    let subject = Subject::new(what, backend.texts(&widths, &heads)?);
+    gpu.prove(&subject, anew, || self_test_of(&backend))
+}
+
+/// The test of an encoder, which keeps the kernels compiled for it.
 pub fn self_test_of(backend: &GpuEncode) -> Result<(), Error> {
     let (variant, arithmetic) = (backend.variant(), backend.arithmetic());
     let what = format!(
@@ -75,4 +93,28 @@ pub fn self_test_of(backend: &GpuEncode) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is remembered is the kernels' texts: all those that the test has compiled.
+    #[test]
+    fn the_texts_of_all_tested_kernels_are_part_of_what_is_proven() {
+        let Some(gpu) = crate::gpu::tests::gpu() else {
+            return;
+        };
+        for variant in Variant::preferred(gpu.facts(), Arithmetic::F32) {
+            let backend = GpuEncode::new(gpu.clone(), variant, Arithmetic::F32).unwrap();
+            self_test_of(&backend).unwrap();
+            let heads = SHAPES.map(|shape| shape.hidden / shape.heads);
+            let texts = backend.texts(&SHAPES.map(|shape| shape.hidden), &heads);
+            let (texts, compiled) = (texts.unwrap(), backend.compiled().unwrap());
+            assert!(compiled.len() > 5);
+            for text in compiled {
+                assert!(texts.contains(&text), "{variant}: {text}");
+            }
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use sela_compute::CpuEncode;
 #[cfg(feature = "gpu")]
 use sela_compute::gpu::{
-    Gpu, GpuOptions,
-    encode::{Variant, gpu_self_test},
+    Gpu, GpuOptions, Proof,
+    encode::{Variant, gpu_self_test_once},
 };
 #[cfg(feature = "gpu")]
 use sela_compute::inventory::GpuKind;
@@ -15,7 +15,7 @@ use sela_compute::{Arithmetic, DeviceChoice, Inventory, Plan, PlanOptions, Tier,
 
 use super::backend::Backend;
 use super::work::{encode, tokenize};
-use super::{Dtype, EncoderOptions, Report};
+use super::{Dtype, EncoderOptions, Report, SelfTest};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::ModelFiles;
@@ -49,7 +49,7 @@ struct Walk<'a> {
     plan: Plan,
     reasons: Vec<String>,
     vetoes: Vec<String>,
-    self_tests: Vec<(String, Duration, Option<String>)>,
+    self_tests: Vec<SelfTest>,
 }
 
 /// What a backend is called, in the report and in messages.
@@ -139,13 +139,14 @@ impl Walk<'_> {
                         gpu.facts().name
                     ),
                 };
-                let tried = || -> Result<Result<Backend, String>, Error> {
-                    if let Err(veto) = gpu_self_test(&gpu, variant, arithmetic) {
-                        return Ok(Err(veto.to_string()));
-                    }
+                let tried = || -> Result<Result<(Backend, bool), String>, Error> {
+                    let remembered = match gpu_self_test_once(&gpu, variant, arithmetic) {
+                        Ok(proof) => proof == Proof::Remembered,
+                        Err(veto) => return Ok(Err(veto.to_string())),
+                    };
                     let workers = CpuEncode::new(isa, Arithmetic::F32, threads)?;
                     match Backend::gpu(files, config, &gpu, variant, arithmetic, workers) {
-                        Ok(backend) => Ok(Ok(backend)),
+                        Ok(backend) => Ok(Ok((backend, remembered))),
                         // Weights that are no weights are so on every device, and the CPU says so;
                         // what this device alone cannot do is a veto.
                         Err(Error::Compute(
@@ -181,7 +182,10 @@ impl Walk<'_> {
                     what: format!("{arithmetic} products with {isa} kernels"),
                 };
                 let tried = || match sela_compute::self_test(isa, arithmetic) {
-                    Ok(()) => Backend::cpu(files, config, isa, arithmetic, threads).map(Ok),
+                    Ok(()) => {
+                        let backend = Backend::cpu(files, config, isa, arithmetic, threads)?;
+                        Ok(Ok((backend, false)))
+                    }
                     Err(veto) => Ok(Err(veto.to_string())),
                 };
                 if let Some(choice) = self.hold(named, tried)? {
@@ -195,18 +199,19 @@ impl Walk<'_> {
         })
     }
 
-    /// A backend made, held against what it must answer, and reported; `None` for a veto.
+    /// A backend made, held against what it must answer, and reported; `None` for a veto. With it
+    /// comes whether the self-test of its kernels was remembered.
     fn hold(
         &mut self,
         named: Named,
-        make: impl FnOnce() -> Result<Result<Backend, String>, Error>,
+        make: impl FnOnce() -> Result<Result<(Backend, bool), String>, Error>,
     ) -> Result<Option<Choice>, Error> {
         let began = Instant::now();
-        let tried = make()?
-            .and_then(|backend| known_answers(&backend, self.wanted, &named).map(|()| backend));
+        let tried =
+            make()?.and_then(|made| known_answers(&made.0, self.wanted, &named).map(|()| made));
         let took = began.elapsed();
-        let backend = match tried {
-            Ok(backend) => backend,
+        let (backend, remembered) = match tried {
+            Ok(made) => made,
             Err(veto) => {
                 // A model of one's own comes without vectors to hold it against: no failure.
                 let unheld = reduced(named.arithmetic) && self.wanted.options.golden.is_none();
@@ -223,7 +228,12 @@ impl Walk<'_> {
             arithmetic, isa, ..
         } = named;
         tracing::info!(device = %named.device, %arithmetic, %isa, threads = self.plan.threads, "encoder ready");
-        self.self_tests.push((named.what, took, None));
+        self.self_tests.push(SelfTest {
+            what: named.what,
+            took,
+            remembered,
+            veto: None,
+        });
         let report = Report {
             tier: named.tier,
             device: named.device.to_string(),
@@ -252,8 +262,12 @@ impl Walk<'_> {
     fn note_veto(&mut self, what: String, took: Option<Duration>, veto: String) {
         self.reasons.push(format!("not {what}: {veto}"));
         self.vetoes.push(format!("{what}: {veto}"));
-        self.self_tests
-            .push((what, took.unwrap_or_default(), Some(veto)));
+        self.self_tests.push(SelfTest {
+            what,
+            took: took.unwrap_or_default(),
+            remembered: false,
+            veto: Some(veto),
+        });
     }
 }
 

@@ -44,6 +44,9 @@ pub(crate) struct StoredDocuments {
 /// What to look for.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct SearchDocuments {
+    /// A text. By words, any of them will do, and texts with more and rarer ones come first;
+    /// `"words in quotes"` stand one after another, `past*` is how a word begins, and `-word` keeps
+    /// texts out.
     #[schema(example = "When do we meet?")]
     pub(crate) query: String,
     /// How many.
@@ -56,19 +59,34 @@ pub(crate) struct SearchDocuments {
     /// Whether hits carry their vectors.
     #[serde(default)]
     pub(crate) with_vector: bool,
-    /// `vector`, which is all there is: search by words is not supported.
+    /// `vector` unless said otherwise.
     #[serde(default)]
     #[schema(value_type = Option<SearchMode>)]
     pub(crate) mode: Option<String>,
 }
 
 /// How documents are searched.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-#[expect(dead_code, reason = "it stands in the document of the routes")]
 pub(crate) enum SearchMode {
     /// By the nearness of vectors.
     Vector,
+    /// By words, ranked by BM25; no text is embedded.
+    Text,
+    /// By both; the two rankings are joined by the reciprocals of ranks.
+    Hybrid,
+}
+
+impl SearchMode {
+    /// The mode of a name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "vector" => Self::Vector,
+            "text" => Self::Text,
+            "hybrid" => Self::Hybrid,
+            _ => return None,
+        })
+    }
 }
 
 fn ten() -> usize {
@@ -80,7 +98,7 @@ fn ten() -> usize {
 pub(crate) struct FoundDocuments {
     pub(crate) hits: Vec<FoundDocument>,
     pub(crate) time_ms: f64,
-    /// Tokens of the query, special ones included.
+    /// Tokens of the query, special ones included; 0 when it was not embedded.
     pub(crate) tokens: usize,
     /// Whether the query was longer than the model reads.
     pub(crate) truncated: bool,
@@ -91,8 +109,21 @@ pub(crate) struct FoundDocuments {
 pub(crate) struct FoundDocument {
     #[serde(flatten)]
     pub(crate) document: GivenDocument,
-    /// Nearness as the collection measures it.
+    /// Nearness as the collection measures it; by words the score of BM25; by both the sum of
+    /// `1 / (60 + rank)` over the rankings it is in.
     pub(crate) score: f32,
+    /// Nearness, if it is among the nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vector_score: Option<f32>,
+    /// Its rank by nearness, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vector_rank: Option<u32>,
+    /// The score of BM25, if it is among those found by words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text_score: Option<f32>,
+    /// Its rank by words, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text_rank: Option<u32>,
 }
 
 /// A document as it is kept.

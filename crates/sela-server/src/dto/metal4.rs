@@ -190,10 +190,15 @@ pub(crate) struct CapabilitiesResponse {
 pub(crate) struct SelfTest {
     pub(crate) what: String,
     pub(crate) passed: bool,
+    /// `passed`, `failed`, or `remembered`: passed earlier on this GPU with this driver and not run
+    /// again.
+    pub(crate) outcome: String,
     /// Why not, if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) veto: Option<String>,
-    pub(crate) ms: f64,
+    /// How long it took, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ms: Option<f64>,
 }
 
 /// What is too much: bytes, milliseconds, counts.
@@ -207,6 +212,7 @@ pub(crate) struct LimitsTold {
     /// Tokens of a text that are read; what is longer is cut, and the answer tells so.
     pub(crate) tokens_max: usize,
     pub(crate) k_max: usize,
+    pub(crate) points_max: usize,
     pub(crate) queue_texts_max: usize,
     pub(crate) queue_bytes_max: u64,
     pub(crate) blocking_max: usize,
@@ -300,6 +306,26 @@ pub(crate) struct StatsStorage {
     /// Most bytes that may be there.
     pub(crate) budget: u64,
     pub(crate) collections: usize,
+    /// What the GPU's memory is taken for; nothing without a GPU.
+    pub(crate) gpu_memory: Option<StatsGpuMemory>,
+}
+
+/// Bytes of the GPU's memory that this process has taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StatsGpuMemory {
+    pub(crate) weights: u64,
+    /// Work space of the encoder.
+    pub(crate) work: u64,
+    /// Pages of vectors, the free ones included.
+    pub(crate) rows: u64,
+    /// Work space of searches.
+    pub(crate) search: u64,
+    /// On their way to the GPU and back.
+    pub(crate) transfer: u64,
+    pub(crate) other: u64,
+    pub(crate) total: u64,
+    /// The most that they were so far.
+    pub(crate) peak: u64,
 }
 
 /// How far a benchmark or a validation is.

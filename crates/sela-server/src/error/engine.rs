@@ -15,10 +15,12 @@ impl From<sela::Error> for ApiError {
         let (status, code) = match told {
             E::CollectionName { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "collection_name"),
             E::NoCollection { .. } => (StatusCode::NOT_FOUND, "no_collection"),
+            E::NoRow { .. } => (StatusCode::NOT_FOUND, "no_point"),
             E::CollectionExists { .. } => (StatusCode::CONFLICT, "collection_exists"),
             E::ExternalSpace { .. } | E::DeclaredExternal { .. } => {
                 (StatusCode::CONFLICT, "external_space")
             }
+            E::NoTexts { .. } => (StatusCode::CONFLICT, "no_texts"),
             E::Undeclared { .. } => (StatusCode::CONFLICT, "undeclared"),
             E::OtherSpace { .. } => (StatusCode::CONFLICT, "fingerprint_differs"),
             E::QueryDim { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "dimension_mismatch"),
@@ -91,6 +93,14 @@ fn of_store(error: &StoreError) -> ApiError {
         StoreError::Limit { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         StoreError::Id(_) => (StatusCode::UNPROCESSABLE_ENTITY, "id_refused"),
         StoreError::Filter(_) => (StatusCode::BAD_REQUEST, "filter_refused"),
+        StoreError::TextQuery(_) => (StatusCode::UNPROCESSABLE_ENTITY, "query_refused"),
+        StoreError::NoTextIndex { .. } => {
+            tracing::error!(error = %Causes(error), "a collection cannot be searched for words");
+            return ApiError::unavailable(
+                "no_text_index",
+                "the collection's texts cannot be searched for words now; the server's log tells why",
+            );
+        }
         StoreError::Schema(_) => (StatusCode::UNPROCESSABLE_ENTITY, "schema_refused"),
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
             return disk_full();

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use sela::{Collection, Fields, Filter, Id, Item, Query, Row};
+use sela::{Collection, Fields, Filter, Hit, Id, Item, Query, Row, StoreError, TextQuery};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +16,8 @@ use utoipa_axum::routes;
 use crate::auth::{Role, at_least};
 use crate::dto::documents::{
     DeleteDocuments, DeletedDocuments, Document, DocumentId, DocumentsPage, FoundDocument,
-    FoundDocuments, GivenDocument, ListDocuments, SearchDocuments, StoreDocuments, StoredDocuments,
+    FoundDocuments, GivenDocument, ListDocuments, SearchDocuments, SearchMode, StoreDocuments,
+    StoredDocuments,
 };
 use crate::dto::error::Problem;
 use crate::error::ApiError;
@@ -120,7 +121,7 @@ async fn keep(
     })
 }
 
-/// Finds the documents nearest to a text
+/// Finds the documents nearest to a text, or with its words
 #[utoipa::path(
     post,
     path = "/v1/collections/{collection}/documents/search",
@@ -128,8 +129,25 @@ async fn keep(
     params(("collection" = String, Path, description = "Its name")),
     request_body = SearchDocuments,
     responses(
-        (status = 200, description = "The nearest, the nearest first", body = FoundDocuments),
-        (status = 409, description = "The collection holds vectors of another origin", body = Problem)
+        (status = 200, description = "The best first", body = FoundDocuments),
+        (status = 400, description = "The mode is none of those there are", body = Problem),
+        (
+            status = 409,
+            description = "The collection holds vectors of another origin (`vector`, `hybrid`), \
+                           or no texts (`text`, `hybrid`)",
+            body = Problem
+        ),
+        (
+            status = 422,
+            description = "The query has too many words, or only such as keep texts out \
+                           (`text`, `hybrid`)",
+            body = Problem
+        ),
+        (
+            status = 503,
+            description = "The texts cannot be searched for words now (`text`, `hybrid`)",
+            body = Problem
+        )
     )
 )]
 async fn search(
@@ -138,14 +156,8 @@ async fn search(
     JsonBody(request): JsonBody<SearchDocuments>,
 ) -> Result<Json<FoundDocuments>, ApiError> {
     let began = Instant::now();
-    let k = request.k;
-    work::check_k(&app, k)?;
-    if let Some(mode) = request.mode.as_deref().filter(|mode| *mode != "vector") {
-        let shown: String = mode.chars().take(40).collect();
-        let detail =
-            format!("the mode `{shown}` is not supported: documents are searched by vectors");
-        return Err(ApiError::malformed("not_supported", detail).field("mode"));
-    }
+    work::check_k(&app, request.k)?;
+    let mode = mode_of(&request)?;
     let filter = match &request.filter {
         None => None,
         Some(json) => Some(Filter::from_json(json).map_err(|error| {
@@ -154,19 +166,56 @@ async fn search(
     };
     let state = app.clone();
     let open = work::blocking(&app, move || {
-        Ok(state.collection(&name)?.declare_vectors()?)
+        let collection = state.collection(&name)?;
+        Ok(match mode {
+            SearchMode::Text => collection,
+            _ => collection.declare_vectors()?,
+        })
     });
     let collection = open.await?;
-    let embedded = work::embed_one(&app, request.query).await?;
-    let info = embedded.info.first().copied();
-    let with_vector = request.with_vector;
-    let hits = work::blocking(&app, move || {
-        let mut query = Query::vector(embedded.vectors).k(k);
-        query.filter = filter;
-        query.with_vector = with_vector;
-        Ok(collection.query(&query)?)
-    });
-    let hits = hits.await?.into_iter().map(|hit| FoundDocument {
+    let (mut query, info) = match mode {
+        SearchMode::Text => (Query::words(request.query), None),
+        _ => {
+            let embedded = work::embed_one(&app, request.query.clone()).await?;
+            let info = embedded.info.first().copied();
+            let query = Query::vector(embedded.vectors);
+            match mode {
+                SearchMode::Hybrid => (query.and_words(request.query), info),
+                _ => (query, info),
+            }
+        }
+    };
+    query = query.k(request.k);
+    query.filter = filter;
+    query.with_vector = request.with_vector;
+    let hits = work::blocking(&app, move || Ok(collection.query(&query)?));
+    Ok(Json(FoundDocuments {
+        hits: hits.await?.into_iter().map(found).collect(),
+        time_ms: began.elapsed().as_secs_f64() * 1e3,
+        tokens: info.map_or(0, |info| info.tokens),
+        truncated: info.is_some_and(|info| info.truncated),
+    }))
+}
+
+/// How to search. Words that cannot be looked for are refused before anything is embedded.
+fn mode_of(request: &SearchDocuments) -> Result<SearchMode, ApiError> {
+    let name = request.mode.as_deref().unwrap_or("vector");
+    let Some(mode) = SearchMode::named(name) else {
+        let shown: String = name.chars().take(40).collect();
+        let detail = format!("the mode `{shown}` is not supported");
+        return Err(ApiError::malformed("not_supported", detail)
+            .hint("modes are `vector`, `text` and `hybrid`")
+            .field("mode"));
+    };
+    if mode != SearchMode::Vector {
+        TextQuery::parse(&request.query)
+            .map_err(|error| ApiError::from(StoreError::from(error)).field("query"))?;
+    }
+    Ok(mode)
+}
+
+fn found(hit: Hit) -> FoundDocument {
+    FoundDocument {
         document: GivenDocument {
             id: told(hit.id),
             text: hit.text,
@@ -174,13 +223,11 @@ async fn search(
             vector: hit.vector,
         },
         score: hit.score,
-    });
-    Ok(Json(FoundDocuments {
-        hits: hits.collect(),
-        time_ms: began.elapsed().as_secs_f64() * 1e3,
-        tokens: info.map_or(0, |info| info.tokens),
-        truncated: info.is_some_and(|info| info.truncated),
-    }))
+        vector_score: hit.vector_score,
+        vector_rank: hit.vector_rank,
+        text_score: hit.text_score,
+        text_rank: hit.text_rank,
+    }
 }
 
 /// Documents in the order they were stored

@@ -169,6 +169,27 @@ impl Answer {
     }
 }
 
+/// Holds the status of an error in Qdrant's shape and what it says.
+#[track_caller]
+pub fn refused(answer: &Answer, status: u16, said: &str) {
+    let json = answer.is(status);
+    let error = json["status"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains(said), "`{said}` is not in: {json}");
+    assert!(json["time"].is_number(), "{json}");
+}
+
+/// Lines of `a | b | JSON`, `$MODEL` in them being the small model.
+pub fn cases(table: &str) -> impl Iterator<Item = (&str, &str, Value)> {
+    table.trim().lines().map(|line| {
+        let mut parts = line.splitn(3, " | ");
+        let mut part = || parts.next().expect(line);
+        let (first, second) = (part(), part());
+        let json = part().replace("$MODEL", model::NAME);
+        let json = serde_json::from_str(&json).expect(line);
+        (first, second, json)
+    })
+}
+
 /// A runtime for one test.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     let mut builder = tokio::runtime::Builder::new_multi_thread();

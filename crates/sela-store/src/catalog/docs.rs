@@ -95,22 +95,24 @@ impl Catalog {
         Ok(())
     }
 
-    /// Marks the document of a dead row, if it has one, for removal.
-    pub(crate) fn bury(&self, seq: u64) -> Result<()> {
+    /// Marks the document of a dead row, if it has one, for removal, and takes its text out of the
+    /// index if that holds it; whether the index is whole after that.
+    pub(crate) fn bury(&self, seq: u64, indexed: bool) -> Result<bool> {
+        let whole = !indexed || self.remove_words(seq)?;
         let lift = self.lift("be written");
         let exists = self
             .conn
             .prepare_cached("SELECT 1 FROM docs WHERE seq = ?")
             .and_then(|mut statement| statement.exists([seq as i64]))
             .map_err(&lift)?;
-        if !exists {
-            return Ok(());
+        if exists {
+            let number = self.last_grave()? + 1;
+            self.run(
+                "INSERT INTO graves VALUES (?, ?, ?)",
+                params![number, seq as i64, grave_sum(number, seq) as i64],
+            )?;
         }
-        let number = self.last_grave()? + 1;
-        self.run(
-            "INSERT INTO graves VALUES (?, ?, ?)",
-            params![number, seq as i64, grave_sum(number, seq) as i64],
-        )
+        Ok(whole)
     }
 
     /// The number of the newest grave; 0 when there is none.

@@ -3,6 +3,8 @@
 mod docs;
 mod log;
 mod rows;
+mod words;
+mod words_check;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub(crate) use docs::Doc;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, check_log};
-pub(crate) use rows::{SegmentRow, State, TABLES, TOMBSTONE_CHUNK_ROWS};
+pub(crate) use rows::{SegmentRow, State, TABLES, TOMBSTONE_CHUNK_ROWS, TextIndex};
+pub(crate) use words::WORDS;
 
 use crate::error::{Error, Result};
 use crate::model::Options;

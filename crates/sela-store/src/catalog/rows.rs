@@ -63,6 +63,52 @@ pub(crate) struct State {
     pub(crate) pending: u64,
     /// How often dead documents were removed.
     pub(crate) purges: u64,
+    /// How far the full-text index goes. A version that knows of none leaves it out of whatever
+    /// it writes, which so tells that the index has fallen behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) text_index: Option<TextIndex>,
+}
+
+/// How the full-text index stands: it holds the texts of the live rows up to a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TextIndex {
+    /// The way texts are cut into words; 0 for an index that is to be made anew.
+    pub(crate) version: u32,
+    /// How often it was made.
+    pub(crate) made: u64,
+    /// The sequence it goes to.
+    pub(crate) through: u64,
+}
+
+impl TextIndex {
+    /// The way this version cuts texts into words.
+    pub(crate) const VERSION: u32 = 1;
+}
+
+impl State {
+    /// The index, if it is one that this version keeps up.
+    pub(crate) fn known_index(&self) -> Option<TextIndex> {
+        self.text_index
+            .filter(|index| index.version == TextIndex::VERSION)
+    }
+
+    /// From now on the index counts for nothing.
+    pub(crate) fn forget_index(&mut self) {
+        if let Some(index) = &mut self.text_index {
+            index.version = 0;
+        }
+    }
+
+    /// Whether the index holds the texts of all rows.
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.known_index()
+            .is_some_and(|index| index.through >= self.last_seq)
+    }
+
+    /// Whether the index holds the text of this live row, if it has one.
+    pub(crate) fn indexes(&self, seq: u64) -> bool {
+        self.known_index().is_some_and(|index| index.through >= seq)
+    }
 }
 
 /// A row of `segments`.
@@ -125,10 +171,17 @@ impl Catalog {
                 .execute_batch(definition)
                 .map_err(self.lift("create its tables"))?;
         }
+        self.renew_words()?;
         let json = serde_json::to_string(schema).map_err(|e| Error::Schema(e.to_string()))?;
         self.put_meta("schema", &json)?;
+        let text_index = TextIndex {
+            version: TextIndex::VERSION,
+            made: 1,
+            through: 0,
+        };
         self.put_state(&State {
             next_segment: 1,
+            text_index: Some(text_index),
             ..State::default()
         })?;
         self.conn

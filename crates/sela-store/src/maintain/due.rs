@@ -27,7 +27,8 @@ pub(crate) struct Upkeep {
 }
 
 impl Collection {
-    /// Seals, removes dead documents and compacts, each when enough has gathered.
+    /// Seals, removes dead documents and compacts, each when enough has gathered, and goes on
+    /// with a full-text index that is not whole.
     pub(crate) fn maintain_if_due(&self, writer: &mut Writer) {
         self.seal_if_due(writer);
         if self.poison.get().is_some() {
@@ -38,7 +39,8 @@ impl Collection {
             return;
         }
         let purged = self.purge_if_due(writer);
-        match purged.and(self.compact_if_due(writer)) {
+        let compacted = purged.and(self.compact_if_due(writer));
+        match compacted.and(self.index_step(writer).map(drop)) {
             Ok(()) => writer.upkeep.failures = 0,
             Err(error) => {
                 let failures = writer.upkeep.failures.saturating_add(1);
@@ -46,7 +48,7 @@ impl Collection {
                 writer.upkeep.rest = 1 << failures.min(10);
                 tracing::warn!(
                     %error, failures, collection = %self.dir.display(),
-                    "dead rows could not be reclaimed; trying again later"
+                    "upkeep after a write failed; trying again later"
                 );
             }
         }

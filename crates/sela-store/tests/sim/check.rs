@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sela_store::disk::Disk;
-use sela_store::{Collection, Error, Fields, Options};
+use sela_store::{Collection, Error, Fields, Options, Row, TextQuery};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::disk::SimDisk;
@@ -147,11 +147,45 @@ fn same_by_other_ways(collection: &Collection, model: &Model) -> Result<(), Stri
             "{rows} rows, but count says {count} and the view {live}"
         ));
     }
+    found_by_words(collection, model)?;
     let ids: Vec<_> = model.rows.keys().cloned().collect();
     let got = collection.get(&ids, Fields::ALL).map_err(told("get"))?;
     for (row, (_, expected)) in got.iter().zip(model.rows.values()) {
         if row.as_ref() != Some(expected) {
             return Err(format!("get gives {row:?} instead of {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// The full-text index must find the rows whose texts have a word, and no others.
+fn found_by_words(collection: &Collection, model: &Model) -> Result<(), String> {
+    let view = collection.view().map_err(told("view"))?;
+    for word in ["w5", "w23", "w71"] {
+        let query = TextQuery::parse(word).map_err(|error| error.to_string())?;
+        let hits = collection.search_text(&view, &query, 1000, None);
+        let places: Vec<_> = hits
+            .map_err(told("a search for words"))?
+            .iter()
+            .map(|hit| hit.place)
+            .collect();
+        let found = collection.fetch(&view, &places, Fields::ID);
+        let mut found: Vec<_> = found
+            .map_err(told("fetch"))?
+            .into_iter()
+            .map(|row| row.id)
+            .collect();
+        found.sort_unstable();
+        let has_word = |row: &Row| {
+            let text = row.text.as_deref().unwrap_or_default();
+            text.split(' ').any(|other| other == word)
+        };
+        let rows = model.rows.values().filter(|(_, row)| has_word(row));
+        let expected: Vec<_> = rows.map(|(_, row)| row.id.clone()).collect();
+        if found != expected {
+            return Err(format!(
+                "`{word}` is found in {found:?} instead of {expected:?}"
+            ));
         }
     }
     Ok(())

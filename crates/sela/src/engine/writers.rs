@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -92,6 +92,14 @@ impl Slot {
         open
     }
 
+    /// Whether no handle is open, now or once those who have it let go of it within this time.
+    pub(crate) fn is_closed_within(&self, wait: Duration) -> bool {
+        match &self.closed {
+            None => true,
+            Some(closed) => closed.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected),
+        }
+    }
+
     /// Puts a handle where none is open.
     pub(crate) fn fill(
         &mut self,
@@ -124,10 +132,11 @@ impl Writers {
 #[cfg(test)]
 mod tests {
     use std::thread;
+    use std::time::Duration;
 
     use sela_store::{Collection, Options, Schema};
 
-    use super::{SharedSearcher, Slot};
+    use super::{CLOSING_MAX, SharedSearcher, Slot};
 
     #[test]
     fn a_handle_that_is_closing_is_waited_for() {
@@ -152,5 +161,12 @@ mod tests {
             );
             closing.join().unwrap();
         }
+        assert!(!slot.is_closed_within(Duration::ZERO));
+        assert!(!slot.is_closed_within(Duration::from_millis(1)));
+        let closing = thread::spawn(move || drop(handle));
+        assert!(slot.is_closed_within(CLOSING_MAX));
+        assert!(slot.open().is_none());
+        closing.join().unwrap();
+        assert!(Slot::default().is_closed_within(Duration::ZERO));
     }
 }

@@ -6,7 +6,7 @@ use sela_encoder::Dtype;
 use sela_store::{Id, Record};
 
 use super::vectors::{Distance, name_of};
-use super::{Checks, Outcome, skipped, verdict};
+use super::{Check, Checks, Outcome, skipped, verdict};
 use crate::collection::{Collection, CollectionOptions, Item};
 use crate::device::NoGpu;
 use crate::engine::{Engine, Options};
@@ -25,6 +25,28 @@ const ROWS: usize = 1_500;
 const DIMS: [usize; 3] = [65, 384, 1_025];
 const QUERIES: usize = 3;
 
+/// The kernels' own tests, run anew: before anything else, so that kernels which have gone wrong
+/// are not used for the rest.
+pub(super) fn kernels(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
+    let Some(gpu) = engine.device()? else {
+        checks.run("kernels of the GPU are right", || skipped(lack(engine)?));
+        return Ok(());
+    };
+    for test in engine.gpu_self_tests()? {
+        let device = DeviceChoice::Number(gpu.index);
+        checks.note(Check {
+            name: format!("{} on {device}", test.what),
+            outcome: match test.veto {
+                None => verdict(true, "right answers"),
+                Some(veto) => verdict(false, veto),
+            },
+            took: test.took,
+        });
+    }
+    Ok(())
+}
+
+/// What the GPU answers.
 pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
     let gpu = engine.device()?;
     for dtype in [Dtype::F32, Dtype::Auto] {

@@ -12,7 +12,7 @@ use super::weights::{
 };
 use crate::encode::{Forward, Pooling, Ragged, Ticket};
 use crate::error::Error;
-use crate::gpu::{Fault, Gpu, Kernel, Pending, Read, Recording};
+use crate::gpu::{Buffer, Fault, Gpu, Kernel, Pending, Purpose, Read, Recording};
 
 /// Most tokens of a batch: a workgroup each is what one dispatch can hold.
 const TOKENS_MAX: usize = 65_535;
@@ -137,7 +137,7 @@ impl<'a> Forward<'a> for GpuForward<'a> {
         let tables = Tables::new(self.batch, style.query_rows(query_rows) as usize);
         let buffers = room.buffers.clone();
         let words = bytemuck::cast_slice(&tables.words);
-        gpu.caught(|| gpu.queue().write_buffer(&buffers.tables, 0, words))?;
+        gpu.write(&buffers.tables, 0, words)?;
         let mut recorder = Recorder {
             backend,
             room,
@@ -238,7 +238,7 @@ struct Dispatch<'a> {
     kernel: &'a Kernel,
     kind: Kind,
     name: Option<Name>,
-    buffers: &'a [&'a wgpu::Buffer],
+    buffers: &'a [&'a Buffer],
     immediates: &'a [u32],
     groups: [usize; 2],
     /// Width of its output.
@@ -304,11 +304,8 @@ impl Recorder<'_> {
                 {
                     *word = i as u32;
                 }
-                gpu.caught(|| {
-                    gpu.queue().write_buffer(&buffers.sent, 0, &rows);
-                    let words = bytemuck::cast_slice(&words);
-                    gpu.queue().write_buffer(&buffers.tables, 0, words);
-                })?;
+                gpu.write(&buffers.sent, 0, &rows)?;
+                gpu.write(&buffers.tables, 0, bytemuck::cast_slice(&words))?;
                 &buffers.sent
             }
         };
@@ -375,7 +372,7 @@ impl Recorder<'_> {
     fn product(
         &mut self,
         product: &Product,
-        [from, to]: [&wgpu::Buffer; 2],
+        [from, to]: [&Buffer; 2],
         activate: bool,
     ) -> Result<(), Error> {
         let tile = self.tile(product.width);
@@ -477,7 +474,7 @@ impl Recorder<'_> {
 /// Takes the time after every dispatch.
 struct Clock {
     queries: wgpu::QuerySet,
-    ticks: wgpu::Buffer,
+    ticks: Buffer,
     marks: Vec<Mark>,
 }
 
@@ -494,7 +491,12 @@ impl Clock {
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
         Ok(Self {
             queries: gpu.caught(|| gpu.device().create_query_set(&descriptor))?,
-            ticks: gpu.buffer("ticks", u64::from(Self::MARKS + 1) * 8, usage)?,
+            ticks: gpu.buffer(
+                Purpose::Other,
+                "ticks",
+                u64::from(Self::MARKS + 1) * 8,
+                usage,
+            )?,
             marks: Vec::new(),
         })
     }

@@ -11,10 +11,12 @@ use wgpu::BufferUsages;
 use super::shaders::{Kind, Style};
 use super::weights::{Name, padded};
 use crate::error::Error;
-use crate::gpu::{Gpu, Kernel};
+use crate::gpu::{Buffer, Gpu, Kernel, Purpose};
 
 /// Rooms kept while nobody uses them.
 const ROOMS: usize = 4;
+/// Most bytes of them together; one is kept whatever it takes.
+const ROOM_BYTES: u64 = 512 << 20;
 /// Bind groups kept in a room: those of several models.
 const BOUND: usize = 1024;
 
@@ -59,19 +61,19 @@ impl Need {
 #[derive(Clone)]
 pub(super) struct Buffers {
     /// Hidden states.
-    pub(super) hidden: wgpu::Buffer,
+    pub(super) hidden: Buffer,
     /// Queries, keys and values, or inner states.
-    pub(super) wide: wgpu::Buffer,
+    pub(super) wide: Buffer,
     /// Outputs of attention before their projection.
-    pub(super) context: wgpu::Buffer,
+    pub(super) context: Buffer,
     /// Outputs of a block before they are added to the hidden states.
-    pub(super) outputs: wgpu::Buffer,
+    pub(super) outputs: Buffer,
     /// Tokens, spans of sequences, tiles of attention.
-    pub(super) tables: wgpu::Buffer,
+    pub(super) tables: Buffer,
     /// Rows of the word table, if they are sent.
-    pub(super) sent: wgpu::Buffer,
+    pub(super) sent: Buffer,
     /// The result.
-    pub(super) vectors: wgpu::Buffer,
+    pub(super) vectors: Buffer,
 }
 
 /// Buffers and what was bound of them.
@@ -105,8 +107,9 @@ impl Room {
             });
         }
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST | BufferUsages::COPY_SRC;
-        let buffer =
-            |label, numbers: usize, size| gpu.buffer(label, (numbers * size) as u64, usage);
+        let buffer = |label, numbers: usize, size| {
+            gpu.buffer(Purpose::Work, label, (numbers * size) as u64, usage)
+        };
         let rows = |label, width, size| buffer(label, (has.rows + 32) * width, size);
         let width = padded(has.hidden);
         let sent = if has.sent { has.rows * width } else { 0 };
@@ -125,13 +128,28 @@ impl Room {
         })
     }
 
+    /// Bytes of all its buffers.
+    fn bytes(&self) -> u64 {
+        let Buffers {
+            hidden,
+            wide,
+            context,
+            outputs,
+            tables,
+            sent,
+            vectors,
+        } = &self.buffers;
+        let all = [hidden, wide, context, outputs, tables, sent, vectors];
+        all.map(|buffer| buffer.size()).iter().sum()
+    }
+
     /// The bind group of `kernel` for the weights of that name, made at the first call.
     pub(super) fn bound(
         &mut self,
         gpu: &Gpu,
         (name, kind): (Option<Name>, Kind),
         kernel: &Kernel,
-        buffers: &[&wgpu::Buffer],
+        buffers: &[&Buffer],
     ) -> Result<&wgpu::BindGroup, Error> {
         if self.bound.len() >= BOUND {
             self.bound.clear();
@@ -150,13 +168,25 @@ impl Room {
 }
 
 /// Rooms that are free.
-#[derive(Default)]
-pub(super) struct Rooms(Mutex<Vec<Room>>);
+pub(super) struct Rooms {
+    free: Mutex<Vec<Room>>,
+    /// Most bytes of several.
+    bytes_max: u64,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self {
+            free: Mutex::default(),
+            bytes_max: ROOM_BYTES,
+        }
+    }
+}
 
 impl Rooms {
     /// The smallest free room that will do, or a new one.
     pub(super) fn take(&self, gpu: &Gpu, style: Style, need: Need) -> Result<Room, Error> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let fit = (0..free.len())
             .filter(|&i| need.met_by(free[i].has))
             .min_by_key(|&i| free[i].has.rows);
@@ -167,15 +197,56 @@ impl Rooms {
         Room::new(gpu, style, need)
     }
 
-    /// Gives a room back. Of too many, the smallest goes.
+    /// Gives a room back. Of too many, or too large ones together, the smallest go.
     pub(super) fn put(&self, room: Room) {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.push(room);
-        if free.len() > ROOMS {
-            let smallest = (0..free.len()).min_by_key(|&i| free[i].has.rows);
-            if let Some(smallest) = smallest {
-                free.swap_remove(smallest);
-            }
+        let bytes = |free: &[Room]| free.iter().map(Room::bytes).sum::<u64>();
+        while free.len() > ROOMS || free.len() > 1 && bytes(&free) > self.bytes_max {
+            let smallest = (0..free.len()).min_by_key(|&i| free[i].bytes());
+            free.swap_remove(smallest.unwrap_or(0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::encode::Variant;
+
+    #[test]
+    fn idle_rooms_are_few_and_small_together() {
+        let Some(gpu) = crate::gpu::tests::gpu() else {
+            return;
+        };
+        let style = Style::new(Variant::Plain, false, 32 << 10);
+        let room = |rows| {
+            let need = Need {
+                hidden: 64,
+                wide: 128,
+                sent: false,
+                rows,
+                sequences: 1,
+            };
+            Room::new(&gpu, style, need).unwrap()
+        };
+        let small = room(100).bytes();
+        assert_eq!(gpu.memory().work, 0, "a room that is dropped is free");
+        let rooms = Rooms {
+            bytes_max: 10 * small,
+            ..Rooms::default()
+        };
+        for _ in 0..ROOMS + 2 {
+            rooms.put(room(100));
+        }
+        assert_eq!(gpu.memory().work, ROOMS as u64 * small);
+        // One that is larger than all may be together stays alone.
+        let large = room(10_000);
+        let bytes = large.bytes();
+        assert!(bytes > 10 * small);
+        rooms.put(large);
+        assert_eq!(gpu.memory().work, bytes);
+        rooms.put(room(100));
+        assert_eq!(gpu.memory().work, bytes);
     }
 }

@@ -12,7 +12,7 @@ use crate::encode::{
     AttentionTensors, EmbeddingTensors, FeedForwardTensors, LinearTensors, NormTensors, Tensor,
 };
 use crate::error::Error;
-use crate::gpu::{Gpu, Kernel};
+use crate::gpu::{Buffer, Gpu, Kernel, Purpose};
 
 /// Widths are padded to multiples of this.
 pub(super) const WIDTH: usize = 128;
@@ -30,8 +30,8 @@ pub(super) fn padded(n: usize) -> usize {
 pub struct GpuEmbedding {
     pub(super) name: Name,
     pub(super) words: Words,
-    pub(super) positions: wgpu::Buffer,
-    pub(super) scale_shift: wgpu::Buffer,
+    pub(super) positions: Buffer,
+    pub(super) scale_shift: Buffer,
     pub(super) kernel: Arc<Kernel>,
     pub(super) epsilon: f32,
     pub(super) hidden: usize,
@@ -42,7 +42,7 @@ pub struct GpuEmbedding {
 /// The word table.
 pub(super) enum Words {
     /// On the GPU, whole.
-    Resident(wgpu::Buffer),
+    Resident(Buffer),
     /// Larger than a kernel can see: the rows of a batch are sent with it.
     Sent(Tensor),
 }
@@ -81,8 +81,8 @@ impl Name {
 /// A linear layer, or several over the same input side by side.
 pub(super) struct Product {
     pub(super) name: Name,
-    pub(super) weights: wgpu::Buffer,
-    pub(super) bias: wgpu::Buffer,
+    pub(super) weights: Buffer,
+    pub(super) bias: Buffer,
     /// Numbers of an input row, padded.
     pub(super) depth: usize,
     /// Numbers of an output row, padded.
@@ -94,7 +94,7 @@ pub(super) struct Product {
 /// A normalisation.
 pub(super) struct Norm {
     pub(super) name: Name,
-    pub(super) scale_shift: wgpu::Buffer,
+    pub(super) scale_shift: Buffer,
     pub(super) kernel: Arc<Kernel>,
     pub(super) epsilon: f32,
 }
@@ -314,7 +314,7 @@ fn scale_shift(
     tensors: &NormTensors,
     hidden: usize,
     what: &str,
-) -> Result<wgpu::Buffer, Error> {
+) -> Result<Buffer, Error> {
     let width = padded(hidden);
     let mut both = vec![0f32; 2 * width];
     let parts = [("weight", &tensors.weight), ("bias", &tensors.bias)];
@@ -329,7 +329,7 @@ fn scale_shift(
     upload(gpu, "norm", bytemuck::cast_slice(&both))
 }
 
-fn upload(gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
+fn upload(gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<Buffer, Error> {
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
     if bytes.len() as u64 > gpu.facts().binding_bytes {
         let limit = gpu.facts().binding_bytes;
@@ -338,8 +338,8 @@ fn upload(gpu: &Gpu, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer, Error> {
             "{label} take {len} bytes; a kernel sees {limit} at most"
         )));
     }
-    let buffer = gpu.buffer(label, bytes.len() as u64, usage)?;
-    gpu.caught(|| gpu.queue().write_buffer(&buffer, 0, bytes))?;
+    let buffer = gpu.buffer(Purpose::Weights, label, bytes.len() as u64, usage)?;
+    gpu.write_much(&buffer, bytes)?;
     Ok(buffer)
 }
 

@@ -12,7 +12,7 @@ use wgpu::BufferUsages;
 use wgpu::hal::api::Metal;
 
 use crate::error::Error;
-use crate::gpu::{Binding, Gpu, KernelSource, Read};
+use crate::gpu::{Binding, Gpu, KernelSource, Purpose, Read};
 
 /// Imported memory begins on such a border and is a whole number of them: a page of Apple's own
 /// processors, and four of Intel's.
@@ -134,7 +134,7 @@ pub fn import_self_test(gpu: &Gpu) -> Result<(), Error> {
     // From here on the buffer alone keeps the memory.
     drop(known);
     let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
-    let answer = gpu.buffer("answer of the import", bytes, usage)?;
+    let answer = gpu.buffer(Purpose::Other, "answer of the import", bytes, usage)?;
     let kernel = gpu.kernel(&KernelSource {
         label: "import",
         wgsl: include_str!("import.wgsl"),

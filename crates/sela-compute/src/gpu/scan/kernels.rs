@@ -81,6 +81,13 @@ impl Kernels {
         }
     }
 
+    /// What was compiled so far.
+    #[cfg(test)]
+    pub(super) fn compiled(&self) -> Vec<Key> {
+        let compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.keys().copied().collect()
+    }
+
     /// A kernel; compiled now if this is the first time.
     pub(super) fn get(&self, key: Key) -> Result<Arc<Kernel>, Error> {
         let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, HashMap};
 use wgpu::BufferUsages;
 
 use crate::error::Error;
-use crate::gpu::Gpu;
 use crate::gpu::residency::Residency;
+use crate::gpu::{Buffer, Gpu};
 use crate::scan::{PageId, Record};
 
 /// Most bytes of a unit, padding and norms included: a page of 32 MiB with room to spare.
@@ -68,7 +68,7 @@ pub(super) struct Place {
 }
 
 struct Slab {
-    buffer: wgpu::Buffer,
+    buffer: Buffer,
     /// Free ranges by their offset.
     free: BTreeMap<u64, u64>,
 }
@@ -153,7 +153,7 @@ impl Pages {
     }
 
     /// The buffer of a slab that a place is in.
-    pub(super) fn buffer(&self, slab: usize) -> Result<&wgpu::Buffer, Error> {
+    pub(super) fn buffer(&self, slab: usize) -> Result<&Buffer, Error> {
         let slab = self.slabs.get(slab).and_then(Option::as_ref);
         slab.map(|slab| &slab.buffer)
             .ok_or_else(|| self.gpu.error("a slab is gone"))
@@ -400,7 +400,7 @@ impl Pages {
         Ok(true)
     }
 
-    fn slab_buffer(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+    fn slab_buffer(&self, bytes: u64) -> Result<Buffer, Error> {
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_DST;
         self.residency.buffer("rows", bytes, usage)
     }

@@ -1,15 +1,18 @@
 //! Known-answer test of the ranking kernels on the device itself: the best rank of every group,
 //! held against exact ones. A self-test may only veto.
 
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
 use super::RECORDS;
-use super::kernels::Variant;
+use super::kernels::{Kernels, Key, MATRIX_QUERIES, Variant};
 use super::pages::Pages;
 use super::space::{Packed, index};
 use super::units::{Asked, Layout, Once, cut};
 use super::work::{Engine, Job, Seen};
 use crate::cpu::scan::CpuScan;
 use crate::error::Error;
-use crate::gpu::Fault;
+use crate::gpu::{Fault, Gpu, Proof, Subject};
 use crate::inventory::{GpuFacts, MatrixNumber};
 use crate::scan::{Block, Metric, PageId, Queries, Record, Seqs};
 
@@ -19,6 +22,11 @@ const DIM: usize = 49;
 const ROWS: usize = 1_000;
 /// Bytes of device memory that the test may take.
 const CACHE_BYTES: u64 = 8 << 20;
+/// Queries of a batch: every kernel for few of them, and the matrix kernel with one column of
+/// matrices up to as many as it takes.
+const BATCHES_FEW: [usize; 4] = [1, 2, 3, 8];
+const BATCHES_MATRIX: [usize; 3] = [17, 33, 65];
+const METRICS: [Metric; 3] = [Metric::Cosine, Metric::Dot, Metric::L2];
 
 /// What the self-tests have left of the kernels.
 pub(super) struct Passed {
@@ -28,21 +36,67 @@ pub(super) struct Passed {
     pub(super) subgroup: bool,
     /// What did not, and why.
     pub(super) vetoes: Vec<String>,
+    /// Whether all that is used was tested now or some of it earlier.
+    pub(super) proof: Proof,
+}
+
+/// How the self-test of a variant of search kernels ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tested {
+    /// The variant.
+    pub variant: Variant,
+    /// How long it took, compiling included.
+    pub took: Duration,
+    /// What was wrong; nothing when the ranks were right.
+    pub veto: Option<String>,
+}
+
+/// Runs the self-test of every variant that a GPU should be able to run, remembered or not. No
+/// search is made ready for it, and none under way is in its way.
+pub fn self_tests(gpu: &Gpu, cpu: &CpuScan) -> Vec<Tested> {
+    let engine = bare(gpu);
+    let subgroup = has_subgroups(gpu.facts());
+    let matrix = side(gpu.facts()).map(|side| (Variant::Matrix, Some(side), subgroup));
+    let few = subgroup.then_some((Variant::Subgroup, None, true));
+    let plain = (Variant::Plain, None, false);
+    let all = [matrix, few, Some(plain)].into_iter().flatten();
+    all.map(|(variant, matrix, subgroup)| {
+        let began = Instant::now();
+        let result = prove(&engine, cpu, (matrix, subgroup), true);
+        Tested {
+            variant,
+            took: began.elapsed(),
+            veto: result.err().map(|veto| veto.to_string()),
+        }
+    })
+    .collect()
+}
+
+/// All that a test needs.
+fn bare(gpu: &Gpu) -> Engine {
+    Engine {
+        gpu: gpu.clone(),
+        kernels: Kernels::new(gpu),
+        turn: Mutex::default(),
+        pages: Mutex::new(Pages::new(gpu, CACHE_BYTES)),
+        spaces: Mutex::default(),
+        ranks_on_cpu_max: 0,
+    }
 }
 
 /// The best kernels that pass, of what `most` allows. Fails when not even plain kernels do.
 pub(super) fn best(engine: &Engine, cpu: &CpuScan, most: Variant) -> Result<Passed, Error> {
     let facts = engine.gpu.facts();
-    let sizes = facts.subgroup.filter(|_| most <= Variant::Subgroup);
+    let subgroups = has_subgroups(facts) && most <= Variant::Subgroup;
     let mut few = None;
     let (mut vetoed, mut vetoes) = (None, Vec::new());
     for with in [true, false] {
-        if with && sizes.is_none_or(|(_, largest)| largest < 8) {
+        if with && !subgroups {
             continue;
         }
-        match check(engine, cpu, None, with) {
-            Ok(()) => {
-                few = Some(with);
+        match prove(engine, cpu, (None, with), false) {
+            Ok(proof) => {
+                few = Some((with, proof));
                 break;
             }
             Err(veto @ Error::SelfTest(_)) => {
@@ -58,14 +112,19 @@ pub(super) fn best(engine: &Engine, cpu: &CpuScan, most: Variant) -> Result<Pass
             Err(other) => return Err(other),
         }
     }
-    let Some(subgroup) = few else {
+    let Some((subgroup, mut proof)) = few else {
         return Err(vetoed.unwrap_or_else(|| Error::SelfTest("search on a GPU".into())));
     };
     let side = side(facts).filter(|_| most == Variant::Matrix);
     let mut matrix = None;
     if let Some(side) = side {
-        match check(engine, cpu, Some(side), subgroup) {
-            Ok(()) => matrix = Some(side),
+        match prove(engine, cpu, (Some(side), subgroup), false) {
+            Ok(tested) => {
+                matrix = Some(side);
+                if tested == Proof::Passed {
+                    proof = tested;
+                }
+            }
             Err(Error::Device { reason, .. }) if engine.gpu.is_lost() => {
                 return Err(engine.gpu.error(reason));
             }
@@ -79,7 +138,13 @@ pub(super) fn best(engine: &Engine, cpu: &CpuScan, most: Variant) -> Result<Pass
         matrix,
         subgroup,
         vetoes,
+        proof,
     })
+}
+
+/// Whether its subgroups are large enough for the kernels.
+fn has_subgroups(facts: &GpuFacts) -> bool {
+    facts.subgroup.is_some_and(|(_, largest)| largest >= 8)
 }
 
 /// The side of the matrices of f16 with sums in f32, if there are any that the kernel can use.
@@ -98,35 +163,89 @@ fn side(facts: &GpuFacts) -> Option<u32> {
     (facts.f16 && subgroups).then_some(side)
 }
 
-/// Holds one variant against exact ranks, over all metrics and the records that it is for.
-fn check(engine: &Engine, cpu: &CpuScan, matrix: Option<u32>, subgroup: bool) -> Result<(), Error> {
-    let name = match (matrix, subgroup) {
+/// The variant that goes over matrices of that side, or does not.
+fn name((matrix, subgroup): (Option<u32>, bool)) -> Variant {
+    match (matrix, subgroup) {
         (Some(_), _) => Variant::Matrix,
         (None, true) => Variant::Subgroup,
         (None, false) => Variant::Plain,
-    };
+    }
+}
+
+/// Tests one variant, unless it is remembered that it has passed and it is not to be tested anew.
+fn prove(
+    engine: &Engine,
+    cpu: &CpuScan,
+    (matrix, subgroup): (Option<u32>, bool),
+    anew: bool,
+) -> Result<Proof, Error> {
+    let texts: Result<Vec<String>, Error> = keys(matrix, subgroup).map(Key::wgsl).collect();
+    let what = format!("{} search kernels", name((matrix, subgroup)));
+    let subject = Subject::new(what, texts?);
+    let test = || check(engine, cpu, matrix, subgroup);
+    engine.gpu.prove(&subject, anew, test)
+}
+
+/// The kernels that the test of a variant runs.
+fn keys(matrix: Option<u32>, subgroup: bool) -> impl Iterator<Item = Key> {
+    let records = records(matrix).map(|record| Layout { dim: DIM, record });
+    let mut keys = vec![Key::Coarse, Key::Fine, Key::Pick];
+    for layout in records {
+        let (record, chunks) = (layout.record, layout.chunks());
+        keys.push(Key::Norms { record, chunks });
+        for metric in METRICS {
+            match matrix {
+                Some(side) => {
+                    let all = 1..=MATRIX_QUERIES as u32 / side;
+                    keys.extend(all.map(|cols| Key::Matrix {
+                        side,
+                        cols,
+                        metric,
+                        chunks,
+                    }));
+                }
+                None => keys.extend([1, 2, 4, 8].map(|queries| Key::Few {
+                    subgroup,
+                    record,
+                    metric,
+                    chunks,
+                    queries,
+                })),
+            }
+        }
+    }
+    keys.into_iter()
+}
+
+/// The records that a variant is for.
+fn records(matrix: Option<u32>) -> impl Iterator<Item = Record> {
+    let suits = move |record: &Record| matrix.is_none() || *record == Record::F16;
+    RECORDS.into_iter().filter(suits)
+}
+
+/// Holds one variant against exact ranks, over all metrics and the records that it is for.
+fn check(engine: &Engine, cpu: &CpuScan, matrix: Option<u32>, subgroup: bool) -> Result<(), Error> {
+    let name = name((matrix, subgroup));
     if engine.gpu.faults().strike(Fault::WrongAnswer) {
         return Err(Error::SelfTest(format!(
             "{name} search kernels: a fault on demand"
         )));
     }
-    let batches: &[usize] = if matrix.is_some() { &[65] } else { &[1, 8] };
+    let batches: &[usize] = match matrix {
+        Some(_) => &BATCHES_MATRIX,
+        None => &BATCHES_FEW,
+    };
     let small = Pages::new(&engine.gpu, CACHE_BYTES);
     let old = std::mem::replace(&mut *engine.lock(), small);
     drop(old);
-    let result = RECORDS
-        .into_iter()
-        .filter(|record| matrix.is_none() || *record == Record::F16)
-        .try_for_each(|record| {
-            let rows = Rows::new(record);
-            [Metric::Cosine, Metric::Dot, Metric::L2]
-                .into_iter()
-                .try_for_each(|metric| {
-                    batches.iter().try_for_each(|queries| {
-                        rows.check(engine, cpu, (matrix, subgroup), metric, *queries)
-                    })
-                })
-        });
+    let result = records(matrix).try_for_each(|record| {
+        let rows = Rows::new(record);
+        METRICS.into_iter().try_for_each(|metric| {
+            batches.iter().try_for_each(|queries| {
+                rows.check(engine, cpu, (matrix, subgroup), metric, *queries)
+            })
+        })
+    });
     // Bindings to slabs that go with the test's pages.
     if let Ok(mut spaces) = engine.spaces.lock() {
         spaces.clear();
@@ -302,5 +421,40 @@ impl Rows {
             }
         };
         live.map(rank).max_by(f64::total_cmp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::Isa;
+
+    /// What is remembered is the kernels' texts: all those that the test has compiled, and no
+    /// others.
+    #[test]
+    fn the_tested_kernels_are_those_that_are_proven() {
+        let Some(gpu) = crate::gpu::tests::gpu() else {
+            return;
+        };
+        let cpu = CpuScan::new(Isa::Plain, 1).unwrap();
+        let subgroup = has_subgroups(gpu.facts());
+        for (matrix, subgroup) in [
+            (None, false),
+            (None, subgroup),
+            (side(gpu.facts()), subgroup),
+        ] {
+            let engine = bare(&gpu);
+            check(&engine, &cpu, matrix, subgroup).unwrap();
+            let (proven, compiled) = (keys(matrix, subgroup), engine.kernels.compiled());
+            let proven: Vec<Key> = proven.collect();
+            for key in &compiled {
+                assert!(proven.contains(key), "{key:?} is compiled");
+            }
+            for key in &proven {
+                // On small matrices only some numbers of columns are tried.
+                let tried = compiled.contains(key) || matches!(key, Key::Matrix { side: 8, .. });
+                assert!(tried, "{key:?} is not tested");
+            }
+        }
     }
 }

@@ -2,14 +2,20 @@
 
 use std::collections::HashMap;
 
-use wgpu::{BindGroup, Buffer, BufferUsages};
+use wgpu::{BindGroup, BufferUsages};
 
 use super::bound::{QUERY_MIN, Slack};
 use super::kernels::{Kernels, Key, MATRIX_QUERIES};
 use super::units::Layout;
 use crate::error::Error;
-use crate::gpu::Gpu;
+use crate::gpu::{Buffer, Gpu, Purpose};
 use crate::scan::{Metric, Queries, Record};
+
+/// Spaces kept for the next searches, and most bytes of them together; one is kept whatever it is.
+const SPACES: usize = 8;
+const SPACE_BYTES: u64 = 128 << 20;
+/// Bind groups kept: those of several shapes of vectors on several slabs.
+const BOUND: usize = 1_024;
 
 /// Buffers of a submission, with what they are bound to.
 pub(super) struct Space {
@@ -27,14 +33,14 @@ struct Sized {
 }
 
 impl Sized {
-    /// Makes room; whether the buffer is another one now.
+    /// Makes room, none where none is asked for; whether the buffer is another one now.
     fn reserve(&mut self, gpu: &Gpu, label: &str, bytes: u64, most: u64) -> Result<bool, Error> {
         if self.bytes >= bytes {
             return Ok(false);
         }
         let bytes = bytes.next_power_of_two().clamp(64 << 10, most.max(bytes));
         let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-        self.buffer = Some(gpu.buffer(label, bytes, usage)?);
+        self.buffer = Some(gpu.buffer(Purpose::Search, label, bytes, usage)?);
         self.bytes = bytes;
         Ok(true)
     }
@@ -56,6 +62,19 @@ impl Space {
         }
     }
 
+    /// Goes to those that are kept for the next searches, if there is room for it.
+    pub(super) fn keep(self, spaces: &mut Vec<Self>) {
+        let kept: u64 = spaces.iter().map(Self::bytes).sum();
+        if spaces.len() < SPACES && (spaces.is_empty() || kept + self.bytes() <= SPACE_BYTES) {
+            spaces.push(self);
+        }
+    }
+
+    /// Bytes of all its buffers.
+    fn bytes(&self) -> u64 {
+        self.input.bytes + self.best.bytes + self.counts.bytes
+    }
+
     /// Room for so many bytes of input, ranks and counts.
     pub(super) fn reserve(&mut self, gpu: &Gpu, sizes: [u64; 3]) -> Result<(), Error> {
         let most = gpu.facts().binding_bytes;
@@ -72,7 +91,7 @@ impl Space {
     /// Sends the input to its place; there is room for it.
     pub(super) fn put(&self, gpu: &Gpu, input: &Input) -> Result<(), Error> {
         let buffer = self.input.get(gpu)?;
-        gpu.caught(|| gpu.queue().write_buffer(buffer, 0, input.bytes()))
+        gpu.write(buffer, 0, input.bytes())
     }
 
     pub(super) fn best(&self, gpu: &Gpu) -> Result<&Buffer, Error> {
@@ -97,18 +116,21 @@ impl Space {
             return Ok(bound.clone());
         }
         let (input, best) = (self.input.get(gpu)?, self.best.get(gpu)?);
-        let counts = self.counts.get(gpu)?;
         let buffers: Vec<&Buffer> = match (key, slab) {
             (Key::Few { .. }, Some((_, slab))) => vec![slab, input, best],
             (Key::Matrix { .. }, Some((_, slab))) => vec![slab, input, best, slab, input],
             (Key::Norms { .. }, Some((_, slab))) => vec![slab],
-            _ => vec![input, best, counts],
+            _ => vec![input, best, self.counts.get(gpu)?],
         };
         let bindings: Vec<_> = buffers
             .iter()
             .map(|buffer| buffer.as_entire_buffer_binding())
             .collect();
         let bound = kernels.get(key)?.bind(gpu, &bindings)?;
+        if self.bound.len() >= BOUND {
+            // All of them, now and then: those in use are made again.
+            self.bound.clear();
+        }
         self.bound.insert(name, bound.clone());
         Ok(bound)
     }
@@ -252,5 +274,36 @@ pub(super) fn index(record: Record) -> usize {
     match record {
         Record::F32 => 0,
         Record::F16 => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_spaces_are_few_and_small_together() {
+        let Some(gpu) = crate::gpu::tests::gpu() else {
+            return;
+        };
+        let keep = |count, sizes: [u64; 3]| {
+            let mut spaces = Vec::new();
+            for _ in 0..count {
+                let mut space = Space::new();
+                space.reserve(&gpu, sizes).unwrap();
+                space.keep(&mut spaces);
+            }
+            let bytes = gpu.memory().search;
+            assert_eq!(bytes, spaces.iter().map(Space::bytes).sum::<u64>());
+            (spaces.len(), bytes)
+        };
+        let least = 64 << 10;
+        // No room is taken for lists that nobody asks for.
+        assert_eq!(keep(1, [1, 1, 0]), (1, 2 * least));
+        assert_eq!(keep(SPACES + 2, [1, 1, 1]).0, SPACES);
+        let large = 32 << 20;
+        assert_eq!(keep(SPACES, [1, large, 0]), (3, 3 * (large + least)));
+        assert_eq!(keep(2, [large, 3 * large, large]).0, 1);
+        assert_eq!(gpu.memory().search, 0);
     }
 }

@@ -124,7 +124,10 @@ impl Upload<'_, '_> {
             Some(fill(view.slice(..)))
         })?;
         match written {
-            Some(result) => result,
+            Some(result) => {
+                self.gpu.staged(bytes as u64);
+                result
+            }
             None => {
                 let reason = format!("no memory to bring {bytes} bytes of rows in");
                 Err(self.gpu.error(reason))

@@ -12,15 +12,13 @@ use super::units::{Layout, Once, Unit};
 use super::upload;
 use crate::cpu::scan::Pick;
 use crate::error::Error;
-use crate::gpu::{Gpu, Pending, Read, Recording};
+use crate::gpu::{Buffer, Gpu, Pending, Read, Recording};
 use crate::scan::{Metric, Record};
 
 /// Most bytes of the best ranks of a submission.
 const BEST_BYTES: u64 = 64 << 20;
 /// Submissions under way at once.
 const FLIGHTS: usize = 2;
-/// Spaces kept for the next searches.
-const SPACES: usize = 8;
 /// Least queries for which the matrix kernel is used: fewer are sooner done eight at a time.
 pub(super) const MATRIX_LEAST: usize = 16;
 /// The rank of a group without a live row, as the kernels write it.
@@ -332,14 +330,15 @@ impl Engine {
         let lists = heads + queries as u32 * 4;
         let peaks = queries.next_multiple_of(8) as u32 * groups;
         let best_words = u64::from(peaks) + placed.len() as u64;
-        let back = match best_words <= u64::from(self.ranks_on_cpu_max) {
-            true => Back::Whole {
-                groups: groups as usize,
-            },
-            false => Back::Lists { room },
+        let lists_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
+        let whole = Back::Whole {
+            groups: groups as usize,
+        };
+        let (back, counts_bytes) = match best_words <= u64::from(self.ranks_on_cpu_max) {
+            true => (whole, 0),
+            false => (Back::Lists { room }, lists_bytes),
         };
         let mut space = self.space();
-        let counts_bytes = u64::from(lists) * 4 + (queries * room * 8) as u64;
         let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
         space.reserve(gpu, sizes)?;
         space.put(gpu, &input)?;
@@ -415,7 +414,7 @@ impl Engine {
     }
 
     /// The buffer of a slab.
-    fn slab(&self, number: usize) -> Result<wgpu::Buffer, Error> {
+    fn slab(&self, number: usize) -> Result<Buffer, Error> {
         self.lock().buffer(number).cloned()
     }
 
@@ -548,9 +547,7 @@ impl Engine {
         }
         drop(pages);
         let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
-        if spaces.len() < SPACES {
-            spaces.push(space);
-        }
+        space.keep(&mut spaces);
         Ok(())
     }
 }

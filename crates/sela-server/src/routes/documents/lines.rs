@@ -11,6 +11,7 @@ use sela::Collection;
 use tokio::sync::mpsc;
 
 use super::{fields, given, keep};
+use crate::body::Parts;
 use crate::dto::documents::{Document, ListDocuments, StoredDocuments};
 use crate::error::ApiError;
 use crate::extract;
@@ -167,39 +168,6 @@ pub(super) fn give(app: &AppState, collection: Collection, asked: &ListDocuments
         }
         let _ = pages.send(Bytes::new()).await;
     });
-    let body = Body::new(Pages {
-        taken,
-        finished: false,
-    });
+    let body = Body::new(Parts::new(taken));
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
-}
-
-/// A body of pages. It ends well only with an empty page: else reading failed midway, and the
-/// connection is broken off so that the client does not take a part for the whole.
-struct Pages {
-    taken: mpsc::Receiver<Bytes>,
-    finished: bool,
-}
-
-impl hyper::body::Body for Pages {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, std::io::Error>>> {
-        use std::task::Poll;
-        if self.finished {
-            return Poll::Ready(None);
-        }
-        match std::task::ready!(self.taken.poll_recv(context)) {
-            Some(page) if page.is_empty() => {
-                self.finished = true;
-                Poll::Ready(None)
-            }
-            Some(page) => Poll::Ready(Some(Ok(hyper::body::Frame::data(page)))),
-            None => Poll::Ready(Some(Err(std::io::Error::other("reading has failed")))),
-        }
-    }
 }

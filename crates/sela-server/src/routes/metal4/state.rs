@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use sela::Capabilities;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -9,7 +10,8 @@ use crate::auth::{Role, at_least};
 use crate::bench;
 use crate::dto::metal4::{
     BenchmarkRequest, BenchmarkResponse, CapabilitiesResponse, LimitsTold, SelfTest,
-    StatsCapabilities, StatsEmbedder, StatsResponse, StatsSearch, StatsStorage, ValidateResponse,
+    StatsCapabilities, StatsEmbedder, StatsGpuMemory, StatsResponse, StatsSearch, StatsStorage,
+    ValidateResponse,
 };
 use crate::error::ApiError;
 use crate::extract::OptionalJson;
@@ -54,12 +56,6 @@ fn tell(app: &AppState) -> Result<CapabilitiesResponse, ApiError> {
         _ => 0,
     });
     let searches_on_gpu = has.searches.device.is_some() && gpu.is_some();
-    let self_test = |(what, took, veto): &(String, std::time::Duration, Option<String>)| SelfTest {
-        what: what.clone(),
-        passed: veto.is_none(),
-        veto: veto.clone(),
-        ms: took.as_secs_f64() * 1e3,
-    };
     Ok(CapabilitiesResponse {
         metal_version,
         embedder_backend: has.report.tier.to_string(),
@@ -74,10 +70,41 @@ fn tell(app: &AppState) -> Result<CapabilitiesResponse, ApiError> {
         dtype: format!("{:?}", has.dtype).to_lowercase(),
         arithmetic: has.report.arithmetic.to_string(),
         limits: limits(app, model.tokens_max),
-        self_test: has.report.self_tests.iter().map(self_test).collect(),
+        self_test: self_tests(&has),
         fallbacks: stats.fallbacks,
         reasons: has.report.reasons,
     })
+}
+
+/// Those of the encoder's kernels, then that of the GPU's search kernels.
+fn self_tests(has: &Capabilities) -> Vec<SelfTest> {
+    let encoder = has.report.self_tests.iter().map(|test| SelfTest {
+        what: test.what.clone(),
+        passed: test.veto.is_none(),
+        outcome: test.outcome().to_owned(),
+        veto: test.veto.clone(),
+        ms: Some(test.took.as_secs_f64() * 1e3),
+    });
+    let searches = &has.searches;
+    let vetoed = searches.vetoes.iter().map(|veto| SelfTest {
+        what: "search kernels".to_owned(),
+        passed: false,
+        outcome: "failed".to_owned(),
+        veto: Some(veto.clone()),
+        ms: None,
+    });
+    let passed = searches.self_test.iter().map(|outcome| SelfTest {
+        what: format!(
+            "search with {} kernels on {}",
+            searches.variant.as_deref().unwrap_or_default(),
+            searches.device_name.as_deref().unwrap_or_default(),
+        ),
+        passed: true,
+        outcome: outcome.clone(),
+        veto: None,
+        ms: None,
+    });
+    encoder.chain(vetoed).chain(passed).collect()
 }
 
 fn limits(app: &AppState, tokens_max: usize) -> LimitsTold {
@@ -90,6 +117,7 @@ fn limits(app: &AppState, tokens_max: usize) -> LimitsTold {
         text_bytes_max: limits.text_bytes_max.0,
         tokens_max,
         k_max: limits.k_max,
+        points_max: limits.points_max,
         queue_texts_max: limits.queue_texts_max,
         queue_bytes_max: limits.queue_bytes_max.0,
         blocking_max: limits.blocking_max,
@@ -164,6 +192,16 @@ fn statistics(app: &AppState) -> Result<StatsResponse, ApiError> {
             bytes: pages.bytes,
             budget: pages.budget,
             collections: app.engine.collections()?.len(),
+            gpu_memory: stats.gpu_memory.map(|memory| StatsGpuMemory {
+                weights: memory.weights,
+                work: memory.work,
+                rows: memory.rows,
+                search: memory.search,
+                transfer: memory.transfer,
+                other: memory.other,
+                total: memory.total,
+                peak: memory.peak,
+            }),
         },
         benchmark: app.bench.progress(),
         uptime_s: app.started.elapsed().as_secs(),
