@@ -97,7 +97,7 @@ fn whole_numbers_are_documented_as_large_as_they_may_be() {
     let id = document.pointer(id).unwrap();
     assert_eq!(
         (&id["format"], &id["minimum"]),
-        (&json!("uint64"), &json!(0))
+        (&json!("u-int64"), &json!(0))
     );
 }
 

@@ -327,7 +327,7 @@ fn a_validation_holds_the_gpu_against_the_cpu() {
         }
         _ => false,
     };
-    assert_eq!(checks.iter().filter(skipped).count(), 4, "{checks:?}");
+    assert_eq!(checks.iter().filter(skipped).count(), 5, "{checks:?}");
 }
 
 fn bench(device: DeviceChoice, only: &[Workload]) -> BenchOptions {

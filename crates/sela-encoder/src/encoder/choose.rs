@@ -19,18 +19,18 @@ use super::{Dtype, EncoderOptions, Report, SelfTest};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::ModelFiles;
-use crate::tokens::Tokens;
+use crate::tokens::{Tokenized, Tokens};
 
 /// What a reduced precision must reach against the golden vectors to be used by `auto`.
 const COSINE_MIN: f64 = 0.999;
 const COSINE_MEAN: f64 = 0.9999;
 
-/// Golden texts that a CPU is held against at each start. They stand in no order, so the first are of
-/// every kind and length; all of them are held by `validate`, which nobody waits for.
-const GOLDEN_CPU: usize = 24;
-/// Golden texts that a software GPU is held against: each takes it a second.
+/// Tokens of golden texts that a CPU is held against: more would be half of the time that opening
+/// takes. `validate` holds it against all.
+const GOLDEN_CPU: usize = 1_024;
+/// The same of a software GPU, which takes a second for a long text.
 #[cfg(feature = "gpu")]
-const GOLDEN_SOFTWARE: usize = 8;
+const GOLDEN_SOFTWARE: usize = 512;
 
 pub(super) struct Choice {
     pub(super) backend: Backend,
@@ -63,8 +63,8 @@ struct Named {
     variant: Option<String>,
     arithmetic: Arithmetic,
     isa: sela_compute::Isa,
-    /// Most golden texts it is held against.
-    golden_max: usize,
+    /// Most tokens of golden texts it is held against.
+    golden_tokens_max: usize,
     what: String,
 }
 
@@ -133,7 +133,7 @@ impl Walk<'_> {
                     variant: Some(variant.to_string()),
                     arithmetic,
                     isa,
-                    golden_max: match gpu.facts().kind {
+                    golden_tokens_max: match gpu.facts().kind {
                         GpuKind::Software => GOLDEN_SOFTWARE,
                         _ => usize::MAX,
                     },
@@ -181,7 +181,7 @@ impl Walk<'_> {
                     variant: None,
                     arithmetic,
                     isa,
-                    golden_max: GOLDEN_CPU,
+                    golden_tokens_max: GOLDEN_CPU,
                     what: format!("{arithmetic} products with {isa} kernels"),
                 };
                 let tried = || match sela_compute::self_test(isa, arithmetic) {
@@ -291,20 +291,26 @@ fn known_answers(backend: &Backend, wanted: Wanted<'_>, named: &Named) -> Result
         };
     };
     let dim = wanted.config.hidden;
-    let texts = &golden.texts[..golden.texts.len().min(named.golden_max)];
-    let texts = tokenize(backend, wanted.tokens, "", texts, 0).map_err(|e| e.to_string())?;
-    let count = texts.len();
+    let texts =
+        tokenize(backend, wanted.tokens, "", &golden.texts, 0).map_err(|e| e.to_string())?;
+    // No text takes more than a quarter of what is left, so texts of all lengths are among them.
+    let mut room = named.golden_tokens_max;
+    let held = |(_, text): &(usize, Tokenized)| {
+        let fits = text.ids.len() <= room / 4;
+        room -= if fits { text.ids.len() } else { 0 };
+        fits
+    };
+    let (held, texts): (Vec<usize>, Vec<Tokenized>) =
+        texts.into_iter().enumerate().filter(held).unzip();
     let found = encode(backend, texts, dim).map_err(|e| e.to_string())?;
     let (mut least, mut sum) = (f64::INFINITY, 0.0);
-    for (a, b) in found
-        .chunks_exact(dim)
-        .zip(golden.vectors.chunks_exact(dim))
-    {
-        let cosine = cosine(a, b);
+    for (a, &text) in found.chunks_exact(dim).zip(&held) {
+        let vector = golden.vectors.get(text * dim..(text + 1) * dim);
+        let cosine = vector.map_or(f64::NAN, |b| cosine(a, b));
         least = least.min(cosine);
         sum += cosine;
     }
-    let mean = sum / count.max(1) as f64;
+    let mean = sum / held.len().max(1) as f64;
     // Written so that a NaN fails too.
     if least >= COSINE_MIN && mean >= COSINE_MEAN {
         return Ok(());
