@@ -8,8 +8,9 @@ overhead      64 connections of short /embed: processor time of the server's own
 interference  p99 of /embed while bulk /embed_batch runs, against the p99 of an idle server; at most 5 times
 overload      four times as many callers as the queue has places: only 200, and 429 with Retry-After
 memory        anonymous memory over 200,000 requests of mixed length, after a warm-up; flat within 5 %
-connections   10,000 idle connections opened and closed five times; what is left over after the last round
-              is at most 5 % more than after the first
+connections   10,000 idle connections opened and closed eight times. The allocator keeps what they took, in
+              ever smaller steps; a leak would add as much each time. The last two rounds leave at most 5 %
+              more than the most before them
 start         from exec to ready, median of five; at most 500 ms
 
 Linux only. Needs nothing but Python. Talk goes to stderr; exit code 1 when a target is missed. Run it
@@ -244,7 +245,7 @@ async def connections(asked):
 
             await embed(watcher, 4)
             before = anonymous(server)
-            for turn in range(5):
+            for turn in range(8):
                 # An address of its own for each round: the ports of the last are not free at once.
                 callers = [Caller(server, f"127.0.1.{turn + 1}") for _ in range(wanted)]
                 for at in range(0, wanted, 500):
@@ -255,10 +256,11 @@ async def connections(asked):
                 await settle(0)
                 rounds.append({"open_mib": round(held / 2**20, 1), "closed_mib": round(anonymous(server) / 2**20, 1)})
                 note(f"  {rounds[-1]}")
-    first, last = rounds[0]["closed_mib"], rounds[-1]["closed_mib"]
     told = {"before_mib": round(before / 2**20, 1), "rounds": rounds}
     told["kib_a_connection"] = round((rounds[0]["open_mib"] - told["before_mib"]) * 1024 / wanted, 1)
-    return told | {"target": "the last closed_mib <= 1.05 times the first", "met": last <= 1.05 * first}
+    left = [each["closed_mib"] for each in rounds]
+    flat = max(left[-2:]) <= 1.05 * max(left[:-2])
+    return told | {"target": "the last two closed_mib <= 1.05 times the most before", "met": flat}
 
 
 async def start(asked):
