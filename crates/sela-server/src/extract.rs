@@ -254,9 +254,17 @@ pub(crate) async fn parse<T: DeserializeOwned + Send + 'static>(
     parsed.map_err(|error| ApiError::internal(&error))?
 }
 
-/// Reads JSON; what is wrong is told with its field.
+/// Reads a JSON object; what is wrong is told with its field.
 pub(crate) fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    let invalid =
+        |detail: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail);
     let error = match serde_json::from_slice(text) {
+        // A list of an object's values would do for serde, in the order of our fields.
+        Ok(_) if text.trim_ascii_start().starts_with(b"[") => {
+            return Err(invalid(
+                "the body is a list, but it must be an object".into(),
+            ));
+        }
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
@@ -275,8 +283,6 @@ pub(crate) fn parse_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError
         Err(error) => error.path().to_string(),
         Ok(_) => ".".to_owned(),
     };
-    let invalid =
-        |detail: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail);
     match field.as_str() {
         "." => Err(invalid(format!("the body is not as it must be: {error}"))),
         _ => Err(invalid(format!("`{field}`: {error}")).field(field)),

@@ -30,6 +30,7 @@ fn bodies_that_are_no_json_are_refused() {
             (b"{\"text\": \"a\x01\"}".to_vec(), 400, "malformed_json"),
             (deep.into_bytes(), 422, "invalid_field"),
             (b"[]".to_vec(), 422, "invalid_field"),
+            (b" [\"a\"]".to_vec(), 422, "invalid_field"),
             (b"null".to_vec(), 422, "invalid_field"),
             (b"{\"text\": null}".to_vec(), 422, "invalid_field"),
             (b"{\"text\": [\"a\"]}".to_vec(), 422, "invalid_field"),
