@@ -345,7 +345,10 @@ pub(crate) enum Model {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
     /// What to measure, joined by commas: single, batch, bulk, long, search, rag, storage, coldstart,
     /// memory
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -374,6 +377,30 @@ pub(crate) struct Bench {
     /// Write the figures as JSON, to a file if one is named
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchCommand {
+    /// Hold the figures of a second run against those of a first
+    Compare {
+        /// What `sela bench --json` wrote first
+        #[arg(value_name = "FIRST")]
+        before: PathBuf,
+        /// What it wrote then
+        #[arg(value_name = "SECOND")]
+        after: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the figures of runs side by side as a page of HTML that needs nothing else
+    Report {
+        /// What `sela bench --json` wrote
+        #[arg(value_name = "FILE", required = true)]
+        files: Vec<PathBuf>,
+        /// Where the page goes [default: standard output]
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(Args, Debug)]

@@ -3,8 +3,6 @@
 //! [`serve`] runs it until it is told to stop; [`router`] is the same without sockets, for tests
 //! and for programs with a listener of their own.
 
-#![forbid(unsafe_code)]
-
 mod audit;
 mod auth;
 mod bench;
@@ -15,6 +13,7 @@ mod dto;
 mod error;
 mod extract;
 mod frame;
+mod heap;
 mod jwt;
 mod keys;
 mod listen;

@@ -70,6 +70,7 @@ impl Listen {
     pub(crate) async fn run(mut self, listener: TcpListener, connections_max: usize) {
         let connections = connections_max.min(u32::MAX as usize);
         let room = Arc::new(Semaphore::new(connections));
+        let tending = tokio::spawn(self.connections.ended().tend());
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -96,6 +97,7 @@ impl Listen {
         drop(listener);
         // All places are free again when the last connection has ended.
         let _ = room.acquire_many(connections as u32).await;
+        tending.abort();
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, _place: OwnedSemaphorePermit) {

@@ -3,8 +3,10 @@
 
 mod compare;
 mod embed;
+mod page;
 mod process;
 mod rag;
+mod saved;
 mod search;
 mod sides;
 mod storage;
@@ -21,6 +23,8 @@ use crate::error::Result;
 use crate::scratch::Scratch;
 use crate::stats::Stats;
 pub use compare::{Comparison, Target};
+pub use page::html;
+pub use saved::{Change, Changes, Number, Saved, SavedFigure, changes};
 use sides::Side;
 pub use sides::Used;
 

@@ -76,6 +76,14 @@ pub enum Error {
         /// What happened instead.
         instead: String,
     },
+    /// A file that holds no figures of a bench.
+    #[error("`{}` holds no figures that `sela bench --json` wrote: {what}", path.display())]
+    Figures {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// A name that no collection can have.
     #[error("`{name}` cannot be the name of a collection")]
     CollectionName {
@@ -319,7 +327,7 @@ impl Error {
             Self::DeviceFailed { .. } => {
                 Some("use `--device auto`, which falls back to the CPU, or `--device cpu`".into())
             }
-            Self::NotMeasured { .. } => None,
+            Self::NotMeasured { .. } | Self::Figures { .. } => None,
             Self::CollectionName { .. } => Some(format!(
                 "a name has 1 to {} letters, digits, `_`, `-` and dots, and does not start with a dot",
                 crate::names::NAME_MAX

@@ -1,5 +1,7 @@
 //! `sela bench`: speed and memory on this machine.
 
+mod saved;
+
 use std::path::Path;
 
 use indicatif::ProgressBar;
@@ -8,11 +10,25 @@ use sela::bench::{BenchOptions, BenchReport, Figure, Machine, Matrix, Used, Work
 
 use super::{print, print_json};
 use crate::app::{App, Failure, Outcome, Result};
-use crate::args::Bench;
+use crate::args::{Bench, BenchCommand};
 use crate::readers::Lines;
 use crate::{npy, table};
 
-pub(super) fn run(app: &App, args: Bench) -> Result<Outcome> {
+pub(super) fn run(app: &App, mut args: Bench) -> Result<Outcome> {
+    match args.command.take() {
+        None => measure(app, args),
+        Some(BenchCommand::Compare {
+            before,
+            after,
+            format,
+        }) => saved::compare(&before, &after, &format),
+        Some(BenchCommand::Report { files, output }) => {
+            saved::report(app, &files, output.as_deref())
+        }
+    }
+}
+
+fn measure(app: &App, args: Bench) -> Result<Outcome> {
     let options = options(&args, app.global.device.clone())?;
     // Each device gets an engine of its own: this one opens nothing.
     let engine = app.engine()?;

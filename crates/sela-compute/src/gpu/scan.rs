@@ -58,7 +58,7 @@ pub struct GpuScanOptions {
     /// The best variant of kernels to try; choose a lesser one to test it.
     pub variant: Variant,
     /// Most ranks of groups among which the CPU chooses, 4,096 by default: few are sooner looked
-    /// through there than by three kernels one after another. With 0 the device always chooses.
+    /// through there than by more kernels. With 0 the device always chooses.
     pub ranks_on_cpu_max: u32,
 }
 

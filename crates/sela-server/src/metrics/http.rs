@@ -13,6 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::page::Page;
+use crate::heap::Ended;
 
 /// Upper bounds in seconds: from a search of a small collection to the limit of a request.
 const SECONDS: [f64; 15] = [
@@ -152,6 +153,7 @@ struct Counts {
     open: AtomicU64,
     accepted: AtomicU64,
     refused: AtomicU64,
+    ended: Ended,
 }
 
 /// A connection, until it is dropped.
@@ -163,6 +165,11 @@ impl Connections {
         self.0.open.fetch_add(1, Ordering::Relaxed);
         self.0.accepted.fetch_add(1, Ordering::Relaxed);
         Open(self.clone())
+    }
+
+    /// Those that have ended.
+    pub(crate) fn ended(&self) -> Ended {
+        self.0.ended.clone()
     }
 
     /// One too many.
@@ -193,5 +200,6 @@ impl Connections {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.ended.note();
     }
 }

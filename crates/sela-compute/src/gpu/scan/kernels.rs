@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::gpu::encode::{Needs, Shader};
 use crate::gpu::template::{Names, expand};
 use crate::gpu::{Binding, Gpu, Kernel, KernelSource};
+use crate::inventory::GpuFacts;
 use crate::scan::{Metric, Record};
 
 /// How ranks are computed, the fastest first.
@@ -39,6 +40,12 @@ pub(super) const SHARE: u32 = 4_096;
 /// Bins of both histograms of a query: twice `BINS` in select.wgsl.
 pub(super) const BINS: u32 = 4_096;
 
+/// Groups among which one workgroup chooses: 64 for each of a thousand threads.
+const CHOOSE_GROUPS_MAX: u32 = 65_536;
+/// Threads for every row that is asked for when one workgroup chooses: with few, the best ranks of
+/// many threads would be needed, and too many groups be let through.
+const CHOOSE_THREADS_PER_K: usize = 8;
+
 /// A kernel, by everything that its text depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
@@ -61,6 +68,10 @@ pub(super) enum Key {
     Norms {
         record: Record,
         chunks: u32,
+    },
+    /// Chooses groups by one workgroup of so many threads a query.
+    Choose {
+        threads: u32,
     },
     Coarse,
     Fine,
@@ -112,6 +123,28 @@ impl Kernels {
 }
 
 impl Key {
+    /// Threads of the workgroup that chooses on that device.
+    pub(super) fn choosing(facts: &GpuFacts) -> u32 {
+        match facts.workgroup_threads {
+            1_024.. => 1_024,
+            _ => 256,
+        }
+    }
+
+    /// The kernels that choose among so many groups, to be run one after another.
+    pub(super) fn selection(facts: &GpuFacts, groups: u32, k: usize) -> &'static [Self] {
+        const FEW: [Key; 1] = [Key::Choose { threads: 256 }];
+        const MANY: [Key; 1] = [Key::Choose { threads: 1_024 }];
+        let threads = Self::choosing(facts);
+        if groups > CHOOSE_GROUPS_MAX || k * CHOOSE_THREADS_PER_K > threads as usize {
+            return &[Self::Coarse, Self::Fine, Self::Pick];
+        }
+        match threads {
+            256 => &FEW,
+            _ => &MANY,
+        }
+    }
+
     /// The text of the kernel.
     pub(super) fn wgsl(self) -> Result<String, Error> {
         let mut text = String::new();
@@ -150,6 +183,10 @@ impl Key {
                 text += "const BEYOND: u32 = 0x7f7fffffu;\n";
                 include_str!("norms.wgsl")
             }
+            Self::Choose { threads } => {
+                text += &format!("const THREADS: u32 = {threads}u;\n");
+                include_str!("choose.wgsl")
+            }
             Self::Coarse | Self::Fine | Self::Pick => include_str!("select.wgsl"),
         };
         text += "const LOW: f32 = -3.4e38;\nconst NONE: u32 = 0xffffffffu;\n";
@@ -159,6 +196,7 @@ impl Key {
 
     fn entry(self) -> &'static str {
         match self {
+            Self::Choose { .. } => "choose",
             Self::Coarse => "coarse",
             Self::Fine => "fine",
             Self::Pick => "pick",
@@ -169,7 +207,8 @@ impl Key {
     fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite};
         match self {
-            Self::Few { .. } | Self::Coarse | Self::Fine | Self::Pick => &[Read, Read, ReadWrite],
+            Self::Few { .. } | Self::Choose { .. } => &[Read, Read, ReadWrite],
+            Self::Coarse | Self::Fine | Self::Pick => &[Read, Read, ReadWrite],
             Self::Matrix { .. } => &[Read, Read, ReadWrite, Read, Read],
             Self::Norms { .. } => &[ReadWrite],
         }
@@ -180,7 +219,7 @@ impl Key {
             Self::Few { .. } => 5,
             Self::Matrix { .. } => 7,
             Self::Norms { .. } => 3,
-            Self::Coarse | Self::Fine | Self::Pick => 8,
+            Self::Choose { .. } | Self::Coarse | Self::Fine | Self::Pick => 8,
         }
     }
 }
@@ -202,6 +241,7 @@ fn shape(names: &mut Names<'_>, record: Record, metric: Metric) {
 /// None, unless a shader's text is broken.
 pub fn shaders() -> Result<Vec<Shader>, Error> {
     let mut keys = vec![Key::Coarse];
+    keys.extend([256, 1_024].map(|threads| Key::Choose { threads }));
     for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
         for record in [Record::F32, Record::F16] {
             for (queries, chunks) in [(1, 10), (8, 48)] {

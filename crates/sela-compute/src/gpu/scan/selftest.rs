@@ -20,6 +20,8 @@ use crate::scan::{Block, Metric, PageId, Queries, Record, Seqs};
 const DIM: usize = 49;
 /// Rows: some tiles and a part of one.
 const ROWS: usize = 1_000;
+/// Groups that are asked for where not all are.
+const K_FEW: usize = 3;
 /// Bytes of device memory that the test may take.
 const CACHE_BYTES: u64 = 8 << 20;
 /// Queries of a batch: every kernel for few of them, and the matrix kernel with one column of
@@ -179,7 +181,9 @@ fn prove(
     (matrix, subgroup): (Option<u32>, bool),
     anew: bool,
 ) -> Result<Proof, Error> {
-    let texts: Result<Vec<String>, Error> = keys(matrix, subgroup).map(Key::wgsl).collect();
+    let choosing = Key::choosing(engine.gpu.facts());
+    let keys = keys(matrix, subgroup, choosing);
+    let texts: Result<Vec<String>, Error> = keys.map(Key::wgsl).collect();
     let what = format!("{} search kernels", name((matrix, subgroup)));
     let subject = Subject::new(what, texts?);
     let test = || check(engine, cpu, matrix, subgroup);
@@ -187,9 +191,9 @@ fn prove(
 }
 
 /// The kernels that the test of a variant runs.
-fn keys(matrix: Option<u32>, subgroup: bool) -> impl Iterator<Item = Key> {
+fn keys(matrix: Option<u32>, subgroup: bool, threads: u32) -> impl Iterator<Item = Key> {
     let records = records(matrix).map(|record| Layout { dim: DIM, record });
-    let mut keys = vec![Key::Coarse, Key::Fine, Key::Pick];
+    let mut keys = vec![Key::Choose { threads }, Key::Coarse, Key::Fine, Key::Pick];
     for layout in records {
         let (record, chunks) = (layout.record, layout.chunks());
         keys.push(Key::Norms { record, chunks });
@@ -337,11 +341,11 @@ impl Rows {
             k: ROWS,
         };
         let asked = Asked::default();
-        let once = Once {
+        let once = [Once {
             block,
             number: 0,
             asked: &asked,
-        };
+        }];
         let layout = Layout {
             dim: DIM,
             record: self.record,
@@ -350,41 +354,53 @@ impl Rows {
         let rows_max = layout.rows_max(engine.lock().unit_bytes).max(128);
         cut(0, &block, rows_max, &mut units[index(self.record)]);
         let packed = Packed::new(request, &(0..queries).collect::<Vec<_>>());
-        let job = Job {
-            blocks: &[once],
-            units: &units,
-            packed: &packed,
-            k: ROWS,
-            matrix,
-            subgroup,
-            pool: cpu.pool(),
-        };
-        let slacks = packed.slacks(job.side().is_some());
-        for (query, seen) in engine.seen(&job)?.into_iter().enumerate() {
-            let vector = &vectors[query * DIM..][..DIM];
-            let e = slacks[query].at(seen.square) / 2.0;
-            let size = job.group_rows(index(self.record));
-            self.check_query(metric, vector, size, (&seen, e))?;
+        // All groups, which kernels that count choose, and few, which one workgroup chooses.
+        for k in [ROWS, K_FEW] {
+            let job = Job {
+                blocks: &once,
+                units: &units,
+                packed: &packed,
+                k,
+                matrix,
+                subgroup,
+                pool: cpu.pool(),
+            };
+            let slacks = packed.slacks(job.side().is_some());
+            for (query, seen) in engine.seen(&job)?.into_iter().enumerate() {
+                let vector = &vectors[query * DIM..][..DIM];
+                let e = slacks[query].at(seen.square) / 2.0;
+                let size = job.group_rows(index(self.record));
+                self.check_query((metric, k), vector, size, (&seen, e))?;
+            }
         }
         Ok(())
     }
 
-    /// Holds the best ranks of all groups for one query against exact ones.
+    /// Holds the best ranks of the groups that were chosen for one query against exact ones, and
+    /// those that were not against the k-th.
     fn check_query(
         &self,
-        metric: Metric,
+        (metric, k): (Metric, usize),
         vector: &[f32],
         size: u32,
         (seen, e): (&Seen, f64),
     ) -> Result<(), Error> {
-        let mut expected = 0;
-        for first in (0..ROWS as u32).step_by(size as usize) {
-            let best = self.best(metric, vector, first, size);
+        let firsts = || (0..ROWS as u32).step_by(size as usize);
+        let exact = firsts().map(|first| self.best(metric, vector, first, size));
+        let exact: Vec<Option<f64>> = exact.collect();
+        let mut ranks: Vec<f64> = exact.iter().flatten().copied().collect();
+        ranks.sort_by(|a, b| b.total_cmp(a));
+        // Whoever is no less than this is to be there.
+        let least = ranks.get(k - 1).copied().unwrap_or(f64::NEG_INFINITY);
+        let (mut needed, mut found) = (0, 0);
+        for (first, best) in firsts().zip(exact) {
             let got = seen.groups.iter().find(|(_, pick)| pick.first == first);
-            expected += usize::from(best.is_some());
+            needed += usize::from(best.is_some_and(|best| best >= least));
+            found += usize::from(got.is_some());
             let off = match (best, got) {
                 (None, None) => 0.0,
                 (Some(best), Some((rank, _))) => (best - f64::from(*rank)).abs(),
+                (Some(best), None) if best < least => 0.0,
                 _ => f64::INFINITY,
             };
             if off.is_nan() || off > e {
@@ -396,9 +412,10 @@ impl Rows {
                 )));
             }
         }
+        // Each once, and none that is not there.
         match seen.groups.len() {
-            found if found != expected => {
-                Err(Error::SelfTest(format!("{found} groups of {expected}")))
+            all if all != found || all < needed => {
+                Err(Error::SelfTest(format!("{all} groups, {needed} needed")))
             }
             _ => Ok(()),
         }
@@ -445,7 +462,9 @@ mod tests {
         ] {
             let engine = bare(&gpu);
             check(&engine, &cpu, matrix, subgroup).unwrap();
-            let (proven, compiled) = (keys(matrix, subgroup), engine.kernels.compiled());
+            let threads = Key::choosing(engine.gpu.facts());
+            let proven = keys(matrix, subgroup, threads);
+            let compiled = engine.kernels.compiled();
             let proven: Vec<Key> = proven.collect();
             for key in &compiled {
                 assert!(proven.contains(key), "{key:?} is compiled");

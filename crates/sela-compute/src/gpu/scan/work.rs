@@ -343,7 +343,9 @@ impl Engine {
         space.reserve(gpu, sizes)?;
         space.put(gpu, &input)?;
         let mut recording = gpu.record("search")?;
-        if matches!(back, Back::Lists { .. }) {
+        let selection = Key::selection(gpu.facts(), groups, job.k);
+        // Those that count begin with zeros.
+        if matches!(back, Back::Lists { .. }) && selection.len() > 1 {
             let bytes = u64::from(lists) * 4;
             let counts = space.counts(gpu)?;
             recording.encoder().clear_buffer(counts, 0, Some(bytes));
@@ -376,7 +378,7 @@ impl Engine {
                     lists,
                     room as u32,
                 ];
-                self.record_select(&mut recording, &mut space, &select, queries)?;
+                self.record_select(&mut recording, &mut space, &select, (selection, queries))?;
                 Read {
                     buffer: space.counts(gpu)?,
                     offset: u64::from(heads) * 4,
@@ -399,16 +401,20 @@ impl Engine {
         recording: &mut Recording,
         space: &mut Space,
         select: &[u32; 8],
-        queries: usize,
+        (selection, queries): (&[Key], usize),
     ) -> Result<(), Error> {
-        for key in [Key::Coarse, Key::Fine, Key::Pick] {
+        for &key in selection {
+            let share = match key {
+                Key::Choose { .. } => select[0].max(1),
+                _ => SHARE,
+            };
             let kernel = self.kernels.get(key)?;
             let bound = space.bind(&self.gpu, &self.kernels, key, None)?;
             let pass = recording.pass();
             pass.set_pipeline(&kernel.pipeline);
             pass.set_bind_group(0, &bound, &[]);
             pass.set_immediates(0, bytemuck::cast_slice(select));
-            pass.dispatch_workgroups(select[0].div_ceil(SHARE), queries as u32, 1);
+            pass.dispatch_workgroups(select[0].div_ceil(share), queries as u32, 1);
         }
         Ok(())
     }
