@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attention;
+use super::bf16::{Left, Room, Split, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
@@ -21,11 +22,26 @@ use crate::error::Error;
 use crate::isa::Isa;
 use crate::plan::Arithmetic;
 
-/// Tokens of a tile that one thread takes through all passes.
-const TILE_TOKENS: usize = 128;
-/// Rows of the feed-forward block at a time: their inner activations stay in the second-level
-/// cache.
-pub(super) const INNER_ROWS: usize = 64;
+/// Tokens of a tile that one thread takes through all passes, by the bytes of a number that is
+/// multiplied. The weights come from the third-level cache once a tile: the more tokens, the less
+/// often; but their activations are to stay in the second level.
+const fn tile_tokens(arithmetic: Arithmetic) -> usize {
+    match arithmetic {
+        Arithmetic::Bf16 => 256,
+        _ => 128,
+    }
+}
+
+/// Rows of the feed-forward block at a time, whole blocks of bf16 rows: their inner activations
+/// stay in the second-level cache.
+pub(super) const fn inner_rows(arithmetic: Arithmetic) -> usize {
+    match arithmetic {
+        Arithmetic::Bf16 => 256,
+        Arithmetic::Bf16x3 => 128,
+        _ => 64,
+    }
+}
+
 /// Fewest tokens for which a second thread pays.
 const WIDE_TOKENS: usize = 4;
 
@@ -34,6 +50,8 @@ pub struct CpuEncode {
     pub(super) kernels: &'static Kernels,
     isa: Isa,
     pub(super) arithmetic: Arithmetic,
+    /// What rounds and multiplies, where products are of bf16.
+    pub(super) bf16: Option<(Unit, Split)>,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -73,10 +91,16 @@ impl CpuEncode {
         let kernels =
             Kernels::new(isa).ok_or_else(|| Error::Missing(format!("{isa} instructions")))?;
         let pool = Arc::new(Pool::new(threads));
+        let split = match arithmetic {
+            Arithmetic::Bf16 => Some(Split::One),
+            Arithmetic::Bf16x3 => Some(Split::Three),
+            _ => None,
+        };
         Ok(Self {
             kernels,
             isa,
             arithmetic,
+            bf16: split.map(|split| (Unit::of(isa), split)),
             pool,
             scratch: Mutex::default(),
         })
@@ -211,7 +235,8 @@ impl<'a> Forward<'a> for CpuForward<'a> {
         let tokens = self.batch.ids().len();
         let pool = &self.backend.pool;
         let threads = pool.threads();
-        let tiles = self.cut((tokens / (4 * threads)).clamp(48, TILE_TOKENS));
+        let tiles =
+            self.cut((tokens / (4 * threads)).clamp(48, tile_tokens(self.backend.arithmetic)));
         if tiles.len() >= 3 * threads {
             let next = AtomicUsize::new(0);
             pool.run(true, |_| {
@@ -220,7 +245,7 @@ impl<'a> Forward<'a> for CpuForward<'a> {
                 while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
                     scratch.fit(&self, tile.clone(), 1);
                     // SAFETY: the scratch is this member's own; tiles have rows of `out` apart.
-                    unsafe { self.run(alone, tile.clone(), scratch.layout(), shared) };
+                    unsafe { self.run(alone, tile.clone(), scratch.layout(self.hidden), shared) };
                 }
                 self.backend.put_scratch(scratch);
             });
@@ -228,7 +253,7 @@ impl<'a> Forward<'a> for CpuForward<'a> {
             let mut scratch = self.backend.take_scratch();
             for tile in tiles {
                 scratch.fit(&self, tile.clone(), threads);
-                let layout = scratch.layout();
+                let layout = scratch.layout(self.hidden);
                 pool.run(tokens >= WIDE_TOKENS, |member| {
                     // SAFETY: the members of one job write apart between two barriers.
                     unsafe { self.run(member, tile.clone(), layout, shared) };
@@ -268,6 +293,8 @@ struct Scratch {
     inner: Vec<f32>,
     attention: Vec<f32>,
     attention_each: usize,
+    left: Room,
+    inner_left: Room,
 }
 
 /// Where the activations of a tile lie.
@@ -280,6 +307,10 @@ pub(super) struct Layout {
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
     pub(super) attention_each: usize,
+    /// Of rows of the hidden size, and of the feed-forward block's inner size; where products are
+    /// of bf16.
+    pub(super) left: Left,
+    pub(super) inner_left: Left,
 }
 
 impl Scratch {
@@ -295,7 +326,11 @@ impl Scratch {
             .max()
             .unwrap_or(0);
         let kernels = forward.backend.kernels;
+        let most = inner_rows(forward.backend.arithmetic);
         grow(&mut self.hidden, rows * forward.hidden);
+        if let Some((_, split)) = forward.backend.bf16 {
+            self.left.fit(rows, forward.hidden, split);
+        }
         for pass in &forward.passes {
             match pass {
                 Pass::Attend(w) => {
@@ -310,18 +345,22 @@ impl Scratch {
                     grow(&mut self.attention, self.attention_each * members);
                 }
                 Pass::FeedForward(w) => {
-                    grow(
-                        &mut self.inner,
-                        rows.min(INNER_ROWS) * w.up.units() * w.up.unit(),
-                    );
+                    let rows = rows.min(most);
+                    match forward.backend.bf16 {
+                        Some((_, split)) => self.inner_left.fit(rows, w.up.outputs(), split),
+                        None => grow(&mut self.inner, rows * w.up.units() * w.up.unit()),
+                    }
                 }
                 Pass::Embed(..) | Pass::Pool { .. } => {}
             }
         }
     }
 
-    fn layout(&mut self) -> Layout {
+    fn layout(&mut self, hidden: usize) -> Layout {
         Layout {
+            left: self.left.left(hidden),
+            // Its layer says how many inputs it has.
+            inner_left: self.inner_left.left(0),
             hidden: Shared(self.hidden.as_mut_ptr()),
             projected: Shared(self.projected.as_mut_ptr()),
             context: Shared(self.context.as_mut_ptr()),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bf16::{Packed, Split, Unit};
+use super::bf16::{Job, Left, Output, Packed, Split, Unit};
 use super::gemm::{Panels, Rows};
 use super::kernels::Kernels;
 use crate::encode::LinearTensors;
@@ -92,30 +92,72 @@ impl Linear {
     pub(crate) fn unit(&self) -> usize {
         match self {
             Self::F32(panels) => panels.width,
-            Self::Bf16(packed) => packed.unit(),
+            Self::Bf16(packed) => packed.unit_width(),
         }
     }
 
-    /// `c (+)= a W^T + b` over `rows` rows and the columns of `units`.
+    /// `to (+)= x W^T + b` over `rows` rows and the columns of `units`.
     ///
     /// # Safety
     ///
-    /// `a` holds `rows` rows of the layer's inputs and `c` `rows` rows of its outputs (a multiple
-    /// of 16); nothing else touches these columns of `c` meanwhile.
+    /// `x` holds `rows` rows of the layer's inputs and `to` `rows` rows of its outputs (a multiple
+    /// of 16); nothing else touches these columns of `to` meanwhile.
     pub(crate) unsafe fn apply(
         &self,
         kernels: &Kernels,
         rows: usize,
-        a: Rows<*const f32>,
+        x: Input,
         units: Range<usize>,
-        c: Rows<*mut f32>,
-        keep: bool,
+        to: To,
     ) {
-        match self {
-            // SAFETY: the caller's promise; the panels were packed for these kernels.
-            Self::F32(panels) => unsafe { (kernels.product)(rows, a, panels, units, c, keep) },
-            // SAFETY: the caller's promise.
-            Self::Bf16(packed) => unsafe { packed.apply(rows, a, units, c, keep) },
+        // SAFETY: the caller's promise; the panels were packed for these kernels.
+        unsafe {
+            match self {
+                Self::F32(panels) => {
+                    let (c, keep) = match to {
+                        To::Set(c) | To::Gelu(c, _) => (c, false),
+                        To::Add(c) => (c, true),
+                    };
+                    (kernels.product)(rows, x.rows, panels, units.clone(), c, keep);
+                    if let To::Gelu(..) = to {
+                        let columns = units.start * panels.width..units.end * panels.width;
+                        for row in 0..rows {
+                            let at = c.at.add(row * c.stride + columns.start);
+                            (kernels.gelu)(at, columns.len());
+                        }
+                    }
+                }
+                Self::Bf16(packed) => packed.unit.run(&Job::Product {
+                    packed,
+                    rows,
+                    left: x.lines,
+                    units,
+                    to: match to {
+                        To::Set(to) => Output::Rows { to, keep: false },
+                        To::Add(to) => Output::Rows { to, keep: true },
+                        To::Gelu(_, left) => Output::Gelu(left),
+                    },
+                }),
+            }
         }
     }
+}
+
+/// The left side of a product: rows of f32 and the same rounded to bf16, of which a layer reads
+/// those that its arithmetic is about.
+#[derive(Clone, Copy)]
+pub(crate) struct Input {
+    pub(crate) rows: Rows<*const f32>,
+    pub(crate) lines: Left,
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub(crate) enum To {
+    /// In the place of what is there.
+    Set(Rows<*mut f32>),
+    /// On top of what is there.
+    Add(Rows<*mut f32>),
+    /// Through GELU, to be the left side of the next product: to one or the other.
+    Gelu(Rows<*mut f32>, Left),
 }

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use super::attention::Head;
-use super::encode::{CpuForward, INNER_ROWS, Layout, Pass, Shared};
+use super::bf16::{Job, Left};
+use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
+use super::linear::{Input, To};
 use super::pool::Member;
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
 use crate::encode::{Pooling, TensorRows};
@@ -76,7 +78,31 @@ impl CpuForward<'_> {
                 unsafe { self.normalize_row(&weights.norm, to.as_mut_ptr()) };
             }
         }
+        let x = Rows {
+            at: at.hidden.0.cast_const(),
+            stride: hidden,
+        };
+        // SAFETY: this member's own rows.
+        unsafe { self.round(x, mine, at.left) };
         member.wait();
+    }
+
+    /// Rounds rows of the hidden size for the products over them, where those are of bf16.
+    ///
+    /// # Safety
+    ///
+    /// The rows are there on both sides, nothing else touches those of `to`.
+    unsafe fn round(&self, from: Rows<*const f32>, rows: Range<usize>, to: Left) {
+        if let Some((unit, _)) = self.backend.bf16 {
+            let job = Job::Round {
+                from,
+                inputs: self.hidden,
+                rows,
+                to,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { unit.run(&job) };
+        }
     }
 
     /// # Safety
@@ -128,18 +154,31 @@ impl CpuForward<'_> {
         // only, and the barriers keep the steps apart.
         unsafe {
             let units = member.share(layer.units(), 1);
-            layer.apply(kernels, rows.len(), x_read, units, projected, false);
+            let input = Input {
+                rows: x_read,
+                lines: at.left,
+            };
+            layer.apply(kernels, rows.len(), input, units, To::Set(projected));
             member.wait();
             self.run_heads(member, weights, tile, at);
             member.wait();
+            if self.backend.bf16.is_some() {
+                self.round(context, member.share(rows.len(), 1), at.left);
+                member.wait();
+            }
             let units = member.share(weights.output.units(), 1);
-            weights
-                .output
-                .apply(kernels, rows.len(), context, units, x, true);
+            let input = Input {
+                rows: context,
+                ..input
+            };
+            let output = &weights.output;
+            output.apply(kernels, rows.len(), input, units, To::Add(x));
             member.wait();
-            for row in member.share(rows.len(), 1) {
+            let mine = member.share(rows.len(), 1);
+            for row in mine.clone() {
                 self.normalize_row(&weights.norm, x.at.add(row * hidden));
             }
+            self.round(x_read, mine, at.left);
             member.wait();
         }
     }
@@ -201,8 +240,9 @@ impl CpuForward<'_> {
             at: at.inner.0,
             stride: up.units() * up.unit(),
         };
-        for start in (0..rows).step_by(INNER_ROWS) {
-            let n = INNER_ROWS.min(rows - start);
+        let most = inner_rows(self.backend.arithmetic);
+        for start in (0..rows).step_by(most) {
+            let n = most.min(rows - start);
             // SAFETY: the caller's promise; each step writes columns or rows of this member only,
             // and the barriers keep the steps apart.
             unsafe {
@@ -210,27 +250,33 @@ impl CpuForward<'_> {
                     at: at.hidden.at(start * hidden),
                     stride: hidden,
                 };
-                let units = member.share(up.units(), 1);
-                let columns = units.start * up.unit()..units.end * up.unit();
                 let read = Rows {
                     at: x.at.cast_const(),
                     stride: hidden,
                 };
-                up.apply(kernels, n, read, units, inner, false);
-                for row in 0..n {
-                    let from = inner.at.add(row * inner.stride + columns.start);
-                    (kernels.gelu)(from, columns.len());
-                }
-                member.wait();
-                let read = Rows {
-                    at: inner.at.cast_const(),
-                    stride: inner.stride,
+                let inner_left = at.inner_left.of_inputs(up.outputs());
+                let lines = match self.backend.bf16 {
+                    Some(_) => at.left.from_row(start),
+                    None => at.left,
                 };
-                down.apply(kernels, n, read, member.share(down.units(), 1), x, true);
+                let input = Input { rows: read, lines };
+                let units = member.share(up.units(), 1);
+                up.apply(kernels, n, input, units, To::Gelu(inner, inner_left));
                 member.wait();
-                for row in member.share(n, 1) {
+                let input = Input {
+                    rows: Rows {
+                        at: inner.at.cast_const(),
+                        stride: inner.stride,
+                    },
+                    lines: inner_left,
+                };
+                down.apply(kernels, n, input, member.share(down.units(), 1), To::Add(x));
+                member.wait();
+                let mine = member.share(n, 1);
+                for row in mine.clone() {
                     self.normalize_row(&weights.norm, x.at.add(row * hidden));
                 }
+                self.round(read, mine, lines);
                 member.wait();
             }
         }

@@ -1,16 +1,17 @@
 //! bf16 products on the tiles of Intel's AMX.
 //!
 //! The eight tile registers hold 16 rows of 64 bytes each: four of sums (32 rows by 32 outputs), two
-//! of the left side, two of weights. The compiler knows no tiles, so a block is one piece of
-//! assembly. See Intel's "Architecture Instruction Set Extensions Programming Reference", chapter 3.
+//! of the left side, two of weights. The compiler knows no tiles: it neither uses nor keeps them, so
+//! what a piece of assembly leaves in them the next one finds. See Intel's "Architecture Instruction Set Extensions Programming Reference", chapter 3.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-use std::ops::Range;
+use std::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_prefetch, _xgetbv};
 use std::sync::OnceLock;
 
-use super::{BLOCK, Kernel, Line, Packed, STEP_LINES, Term, Tile, WIDTH, run as run_kernel};
-use crate::cpu::gemm::Rows;
+use super::{
+    BLOCK, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH, run as run_kernel,
+};
+use crate::cpu::lanes::x86::Avx512;
 use crate::isa::Isa;
 
 /// Whether this CPU has it and the system lets this process use it. Asked once a process, since the
@@ -103,6 +104,7 @@ impl Drop for Tiles {
 }
 
 impl Kernel for Amx {
+    type Lanes = Avx512;
     type Ready = Tiles;
 
     #[inline(always)]
@@ -119,126 +121,180 @@ impl Kernel for Amx {
     }
 
     #[inline(always)]
-    unsafe fn block(rows: usize, steps: usize, terms: &[Term], sums: &mut Tile) {
+    unsafe fn block(
+        rows: usize,
+        steps: usize,
+        terms: &[Term],
+        sums: &mut Tile,
+        meanwhile: &Sending<'_>,
+    ) {
         const {
-            assert!(BLOCK == 32 && WIDTH == 32 && STEP_LINES == 32 && size_of::<Term>() == 16);
+            assert!(BLOCK == 32 && WIDTH == 32 && STEP_LINES == 32 && GROUP == 16);
         }
-        assert!(steps > 0 && !terms.is_empty(), "a product has a depth");
-        // SAFETY: the caller's promise. A block's rows can all be read, so tiles are always whole.
+        let all = steps * terms.len();
+        assert!(all > 0, "a product has a depth");
+        let (mut step, mut row) = (0, 0);
+        // SAFETY: the caller's promise: the left side has two groups of 16 rows, `steps` tiles
+        // each, a panel 32 lines a step. A block's rows can all be read, so tiles are always whole.
+        // Nothing but this module touches tiles, so sums stay in them from step to step.
         unsafe {
-            if rows <= 16 {
-                half_block(steps, terms, sums);
-            } else {
-                whole_block(steps, terms, sums);
+            zero();
+            for term in terms {
+                let lower = term.left.add(GROUP * steps);
+                for at in 0..steps {
+                    let upper = term.left.add(at * GROUP);
+                    let panel = term.panel.add(at * STEP_LINES);
+                    match (rows > GROUP, term.ahead.is_null()) {
+                        (true, false) => {
+                            let ahead = term.ahead.wrapping_add(at * 4);
+                            near::<4>(ahead);
+                            whole_step(upper, lower.add(at * GROUP), panel);
+                        }
+                        (true, true) => {
+                            near::<32>(panel.wrapping_add(STREAM));
+                            whole_step(upper, lower.add(at * GROUP), panel);
+                        }
+                        (false, _) => {
+                            near::<32>(panel.wrapping_add(STREAM));
+                            half_step(upper, panel);
+                        }
+                    }
+                    step += 1;
+                    // The share of the rows that are due by now.
+                    let due = step * BLOCK / all;
+                    while row < due {
+                        meanwhile.send::<Avx512>(row);
+                        row += 1;
+                    }
+                }
+            }
+            match rows > GROUP {
+                true => store_whole(sums),
+                false => store_half(sums),
             }
         }
     }
 }
 
-/// 32 rows: each tile that is loaded takes part in two products.
-///
+/// How many lines ahead of where it is read a panel is brought near.
+const STREAM: usize = 96;
+
+/// Brings lines near. Any address will do: it is no access.
+#[inline(always)]
+fn near<const LINES: usize>(from: *const Line) {
+    for line in 0..LINES {
+        // SAFETY: every 64-bit x86 has SSE.
+        #[allow(
+            unused_unsafe,
+            reason = "safe to call where SSE is known to be enabled"
+        )]
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
+        }
+    }
+}
+
 /// # Safety
 ///
-/// As for [`Kernel::block`]; with the tiles laid out.
+/// The tiles are laid out, as for all below.
 #[inline(always)]
-unsafe fn whole_block(steps: usize, terms: &[Term], sums: &mut Tile) {
-    // SAFETY: the caller's promise: the left side has 32 rows of `steps` lines, a panel 32 lines a
-    // step, the first 16 for the left half of the outputs.
+unsafe fn zero() {
+    // SAFETY: the caller's promise.
     unsafe {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
-            "2:", // a term
-            "mov {upper}, qword ptr [{terms}]",
-            "mov {panel}, qword ptr [{terms} + 8]",
-            "lea {lower}, [{upper} + {half}]",
-            "mov {left}, {steps}",
-            "3:", // a step
-            "tileloadd tmm6, [{panel} + {line}*1]",
-            "tileloadd tmm4, [{upper} + {row}*1]",
-            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-            "tileloadd tmm5, [{lower} + {row}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {panel}, 2048",
-            "add {upper}, 64",
-            "add {lower}, 64",
-            "dec {left}",
-            "jnz 3b",
-            "add {terms}, 16",
-            "dec {count}",
-            "jnz 2b",
-            "add {line}, {line}", // from the bytes of a line to those of a row of sums
-            "tilestored [{sums} + {line}*1], tmm0",
-            "tilestored [{sums} + {line}*1 + 64], tmm1",
-            "tilestored [{sums} + {line}*1 + 2048], tmm2",
-            "tilestored [{sums} + {line}*1 + 2112], tmm3",
-            terms = inout(reg) terms.as_ptr() => _,
-            count = inout(reg) terms.len() => _,
-            steps = in(reg) steps,
-            half = in(reg) 16 * steps * size_of::<Line>(),
-            row = in(reg) steps * size_of::<Line>(),
-            line = inout(reg) size_of::<Line>() => _,
-            sums = in(reg) sums,
-            upper = out(reg) _,
-            lower = out(reg) _,
-            panel = out(reg) _,
-            left = out(reg) _,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
+            options(nostack, nomem, preserves_flags)
         );
     }
 }
 
-/// 16 rows at most: the lower half of the sums is left alone.
+/// A step of 32 rows: each tile that is loaded takes part in two products.
 ///
 /// # Safety
 ///
-/// As for [`whole_block`].
+/// 16 lines each can be read, 32 of the panel.
 #[inline(always)]
-unsafe fn half_block(steps: usize, terms: &[Term], sums: &mut Tile) {
-    // SAFETY: as for `whole_block`. Two chains of sums a half, so that a product need not wait for
-    // the one before it, would change the order of the sums: a text alone would get other bits.
+unsafe fn whole_step(upper: *const Line, lower: *const Line, panel: *const Line) {
+    // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "2:", // a term
-            "mov {upper}, qword ptr [{terms}]",
-            "mov {panel}, qword ptr [{terms} + 8]",
-            "mov {left}, {steps}",
-            "3:", // a step
-            "tileloadd tmm4, [{upper} + {row}*1]",
+            "tileloadd tmm6, [{panel} + {line}*1]",
+            "tileloadd tmm4, [{upper} + {line}*1]",
+            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
+            "tileloadd tmm5, [{lower} + {line}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            upper = in(reg) upper,
+            lower = in(reg) lower,
+            panel = in(reg) panel,
+            line = in(reg) size_of::<Line>(),
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// A step of 16 rows at most: the lower half of the sums is left alone. Two chains of sums a half, so
+/// that a product need not wait for the one before it, would change the order of the sums: a text
+/// alone would get other bits.
+///
+/// # Safety
+///
+/// 16 lines can be read, 32 of the panel.
+#[inline(always)]
+unsafe fn half_step(upper: *const Line, panel: *const Line) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{upper} + {line}*1]",
             "tileloadd tmm6, [{panel} + {line}*1]",
             "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {panel}, 2048",
-            "add {upper}, 64",
-            "dec {left}",
-            "jnz 3b",
-            "add {terms}, 16",
-            "dec {count}",
-            "jnz 2b",
-            "add {line}, {line}", // from the bytes of a line to those of a row of sums
-            "tilestored [{sums} + {line}*1], tmm0",
-            "tilestored [{sums} + {line}*1 + 64], tmm1",
-            terms = inout(reg) terms.as_ptr() => _,
-            count = inout(reg) terms.len() => _,
-            steps = in(reg) steps,
-            row = in(reg) steps * size_of::<Line>(),
-            line = inout(reg) size_of::<Line>() => _,
+            upper = in(reg) upper,
+            panel = in(reg) panel,
+            line = in(reg) size_of::<Line>(),
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+///
+/// See [`zero`].
+#[inline(always)]
+unsafe fn store_whole(sums: &mut Tile) {
+    // SAFETY: the caller's promise; 32 rows of 128 bytes.
+    unsafe {
+        asm!(
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 64], tmm1",
+            "tilestored [{sums} + {row}*1 + 2048], tmm2",
+            "tilestored [{sums} + {row}*1 + 2112], tmm3",
             sums = in(reg) sums,
-            upper = out(reg) _,
-            panel = out(reg) _,
-            left = out(reg) _,
-            out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
+            row = in(reg) size_of::<[f32; WIDTH]>(),
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// # Safety
+///
+/// See [`zero`].
+#[inline(always)]
+unsafe fn store_half(sums: &mut Tile) {
+    // SAFETY: the caller's promise; 16 rows of 128 bytes.
+    unsafe {
+        asm!(
+            "tilestored [{sums} + {row}*1], tmm0",
+            "tilestored [{sums} + {row}*1 + 64], tmm1",
+            sums = in(reg) sums,
+            row = in(reg) size_of::<[f32; WIDTH]>(),
+            options(nostack, preserves_flags)
         );
     }
 }
@@ -247,14 +303,7 @@ unsafe fn half_block(steps: usize, terms: &[Term], sums: &mut Tile) {
 ///
 /// As for [`run_kernel`]; the CPU has AMX and the system allows it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) unsafe fn run(
-    packed: &Packed,
-    rows: usize,
-    a: Rows<*const f32>,
-    units: Range<usize>,
-    c: Rows<*mut f32>,
-    keep: bool,
-) {
+pub(super) unsafe fn run(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run_kernel::<Amx>(packed, rows, a, units, c, keep) }
+    unsafe { run_kernel::<Amx>(job) }
 }

@@ -4,10 +4,12 @@
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
-use super::{Kernel, PAIRS, Packed, STEP_LINES, Term, Tile, run as run_kernel};
-use crate::cpu::gemm::Rows;
+use super::{
+    BLOCK, GROUP, Job, Kernel, PAIRS, STEP_LINES, Sending, Term, Tile, first_line,
+    run as run_kernel,
+};
+use crate::cpu::lanes::x86::Avx512;
 use crate::isa::Isa;
 
 /// Whether this CPU has it.
@@ -17,7 +19,7 @@ pub(super) fn is_available() -> bool {
 
 struct Avx512Bf16;
 
-/// The sums of `MR` rows of a block from row `row` on: 24 of the 32 registers at most.
+/// The sums of `MR` rows of a block from row `row` on, all of one group.
 ///
 /// # Safety
 ///
@@ -28,7 +30,7 @@ unsafe fn tile<const MR: usize>(row: usize, steps: usize, terms: &[Term], out: &
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; MR];
         for term in terms {
-            let left = term.left.add(row * steps).cast::<i32>();
+            let left = term.left.add(first_line(row, steps)).cast::<i32>();
             for step in 0..steps {
                 let lines = term.panel.add(step * STEP_LINES);
                 for pair in 0..PAIRS {
@@ -37,7 +39,7 @@ unsafe fn tile<const MR: usize>(row: usize, steps: usize, terms: &[Term], out: &
                         std::mem::transmute::<__m512i, __m512bh>(line)
                     });
                     for r in 0..MR {
-                        let x = *left.add((r * steps + step) * PAIRS + pair);
+                        let x = *left.add((step * GROUP + r) * PAIRS + pair);
                         let x = std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(x));
                         for j in 0..2 {
                             sums[r][j] = _mm512_dpbf16_ps(sums[r][j], x, weights[j]);
@@ -55,19 +57,29 @@ unsafe fn tile<const MR: usize>(row: usize, steps: usize, terms: &[Term], out: &
 }
 
 impl Kernel for Avx512Bf16 {
+    type Lanes = Avx512;
     type Ready = ();
 
     #[inline(always)]
     unsafe fn ready() {}
 
     #[inline(always)]
-    unsafe fn block(rows: usize, steps: usize, terms: &[Term], sums: &mut Tile) {
+    unsafe fn block(
+        rows: usize,
+        steps: usize,
+        terms: &[Term],
+        sums: &mut Tile,
+        meanwhile: &Sending<'_>,
+    ) {
+        for r in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe { meanwhile.send::<Avx512>(r) };
+        }
         let mut row = 0;
         while row < rows {
             // SAFETY: the caller's promise; no row behind the last is read.
             row += unsafe {
                 match rows - row {
-                    12.. => (tile::<12>(row, steps, terms, sums), 12).1,
                     8.. => (tile::<8>(row, steps, terms, sums), 8).1,
                     4.. => (tile::<4>(row, steps, terms, sums), 4).1,
                     2.. => (tile::<2>(row, steps, terms, sums), 2).1,
@@ -82,14 +94,7 @@ impl Kernel for Avx512Bf16 {
 ///
 /// As for [`run_kernel`]; the CPU has AVX-512 BF16.
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) unsafe fn run(
-    packed: &Packed,
-    rows: usize,
-    a: Rows<*const f32>,
-    units: Range<usize>,
-    c: Rows<*mut f32>,
-    keep: bool,
-) {
+pub(super) unsafe fn run(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run_kernel::<Avx512Bf16>(packed, rows, a, units, c, keep) }
+    unsafe { run_kernel::<Avx512Bf16>(job) }
 }

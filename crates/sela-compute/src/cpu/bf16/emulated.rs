@@ -5,14 +5,14 @@
 #![allow(clippy::needless_range_loop)]
 
 use std::marker::PhantomData;
-use std::ops::Range;
 
-use super::{Kernel, Line, PAIRS, Packed, STEP_LINES, Term, Tile, run};
-use crate::cpu::gemm::Rows;
+use super::{
+    BLOCK, GROUP, Job, Kernel, Line, PAIRS, STEP_LINES, Sending, Term, Tile, first_line, run,
+};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::plain::Plain;
 
-/// Rows at a time; divides a block.
+/// Rows at a time; divides a group.
 const ROWS: usize = 4;
 /// Outputs at a time: half a panel.
 const COLUMNS: usize = 16;
@@ -42,11 +42,14 @@ unsafe fn tile<V: Lanes, const NV: usize>(
     out: &mut Tile,
 ) {
     const { assert!(NV * V::LANES == COLUMNS) };
-    // SAFETY: the caller's promise; ROWS divides the block, so all rows of a tile can be read.
+    // SAFETY: the caller's promise; ROWS divides a group, so all rows of a tile are of one.
     unsafe {
         let mut sums = [[V::splat(0.0); NV]; ROWS];
         for term in terms {
-            let (left, panel) = (term.left.add(row * steps), term.panel.add(half * PAIRS));
+            let (left, panel) = (
+                term.left.add(first_line(row, steps)),
+                term.panel.add(half * PAIRS),
+            );
             for step in 0..steps {
                 for pair in 0..PAIRS {
                     let Line(weights) = *panel.add(step * STEP_LINES + pair);
@@ -55,7 +58,7 @@ unsafe fn tile<V: Lanes, const NV: usize>(
                         [wide[0][j], wide[1][j]] = both(weights[j]);
                     }
                     for r in 0..ROWS {
-                        let [x, y] = both((*left.add(r * steps + step)).0[pair]);
+                        let [x, y] = both((*left.add(step * GROUP + r)).0[pair]);
                         let (x, y) = (V::splat(x), V::splat(y));
                         for v in 0..NV {
                             let at = v * V::LANES;
@@ -76,13 +79,24 @@ unsafe fn tile<V: Lanes, const NV: usize>(
 }
 
 impl<V: Lanes, const NV: usize> Kernel for Emulated<V, NV> {
+    type Lanes = V;
     type Ready = ();
 
     #[inline(always)]
     unsafe fn ready() {}
 
     #[inline(always)]
-    unsafe fn block(rows: usize, steps: usize, terms: &[Term], sums: &mut Tile) {
+    unsafe fn block(
+        rows: usize,
+        steps: usize,
+        terms: &[Term],
+        sums: &mut Tile,
+        meanwhile: &Sending<'_>,
+    ) {
+        for r in 0..BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe { meanwhile.send::<V>(r) };
+        }
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: the caller's promise.
@@ -98,16 +112,9 @@ macro_rules! instance {
         ///
         /// As for [`run`].
         $(#[target_feature(enable = $features)])?
-        pub(super) unsafe fn $name(
-            packed: &Packed,
-            rows: usize,
-            a: Rows<*const f32>,
-            units: Range<usize>,
-            c: Rows<*mut f32>,
-            keep: bool,
-        ) {
+        pub(super) unsafe fn $name(job: &Job<'_>) {
             // SAFETY: the caller's promise.
-            unsafe { run::<Emulated<$lanes, $nv>>(packed, rows, a, units, c, keep) }
+            unsafe { run::<Emulated<$lanes, $nv>>(job) }
         }
     };
 }

@@ -3,7 +3,10 @@
 
 #![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
-use super::{Packed, Split, Unit, left_over, rounded, units};
+use super::{
+    GROUP, Job, Line, Output, Packed, Room, STEP, Split, Unit, first_line, left_over, rounded,
+    units,
+};
 use crate::cpu::gemm::Rows;
 use crate::inventory::Bf16Unit;
 use crate::isa::Isa;
@@ -74,11 +77,66 @@ impl Case {
         };
         let all = packed.units();
         let each = if apart { 1 } else { all };
-        for unit in (0..all).step_by(each) {
-            // SAFETY: `a` and `c` are `rows` rows of inputs and outputs.
-            unsafe { packed.apply(rows, a, unit..unit + each, to, keep) };
+        let mut room = Room::default();
+        room.fit(rows, self.inputs, packed.split);
+        let left = room.left(self.inputs);
+        // SAFETY: `a` and `c` are `rows` rows of inputs and outputs, as many as there is room for.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from: a,
+                inputs: self.inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            for unit in (0..all).step_by(each) {
+                packed.unit.run(&Job::Product {
+                    packed,
+                    rows,
+                    left,
+                    units: unit..unit + each,
+                    to: Output::Rows { to, keep },
+                });
+            }
         }
         c
+    }
+
+    /// The product's GELU as the left side of the next, in numbers: its upper and lower parts.
+    fn run_gelu(&self, packed: &Packed) -> Vec<[f32; 2]> {
+        let rows = self.left.len() / self.inputs;
+        let (mut room, mut next) = (Room::default(), Room::default());
+        room.fit(rows, self.inputs, packed.split);
+        next.fit(rows, self.outputs, packed.split);
+        let (left, to) = (room.left(self.inputs), next.left(self.outputs));
+        let from = Rows {
+            at: self.left.as_ptr(),
+            stride: self.inputs,
+        };
+        // SAFETY: there are so many rows, and there is room for them.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from,
+                inputs: self.inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            packed.unit.run(&Job::Product {
+                packed,
+                rows,
+                left,
+                units: 0..packed.units(),
+                to: Output::Gelu(to),
+            });
+        }
+        let steps = self.outputs.div_ceil(STEP);
+        let number = |lines: &[Line], row: usize, at: usize| {
+            let line = first_line(row, steps) + at / STEP * GROUP;
+            let word = lines.get(line).map_or(0, |line| line.0[at % STEP / 2]);
+            f32::from_bits(word >> (at % 2 * 16) << 16)
+        };
+        let all = (0..rows).flat_map(|row| (0..self.outputs).map(move |at| (row, at)));
+        all.map(|(row, at)| [number(&next.high, row, at), number(&next.low, row, at)])
+            .collect()
     }
 
     /// The same in f64 over numbers rounded (or split) to bf16, with the sum of absolute terms.
@@ -131,6 +189,33 @@ fn every_unit_multiplies_as_f64_does() {
                     assert!(
                         (f64::from(*x) - y).abs() <= most,
                         "{unit:?} {split:?}: {rows} x {inputs} x {outputs}, number {at}: {x}, not {y}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gelu_goes_rounded_into_the_next_left_side() {
+    for unit in all() {
+        for (rows, outputs) in [(1, 32), (17, 48), (33, 80), (70, 16)] {
+            let case = Case::new(rows, 48, outputs);
+            for split in [Split::One, Split::Three] {
+                let packed = Packed::pack(&case.weight, &case.bias, 48, split, unit);
+                let plain = case.run(&packed, 0, false, false);
+                let found = case.run_gelu(&packed);
+                assert_eq!(found.len(), plain.len());
+                for ([high, low], x) in found.into_iter().zip(plain) {
+                    let y = crate::reference::gelu(x);
+                    // A rounding of 2^-9 behind a GELU to 9e-5, or of 2^-17 behind one to about 1e-6.
+                    let most = match split {
+                        Split::One => y.abs() / 256.0 + 1e-4,
+                        Split::Three => y.abs() / 65_536.0 + 2e-6,
+                    };
+                    assert!(
+                        (high + low - y).abs() <= most,
+                        "{unit:?} {split:?}: {high} + {low}, not {y}"
                     );
                 }
             }
