@@ -98,7 +98,8 @@ impl Query {
         let mut squares = 0f64;
         for ((x, first), second) in query.iter().zip(first).zip(second) {
             let left = f64::from(*x) - scale * f64::from(*first);
-            let near = (left / second_scale).round_ties_even().clamp(-127.0, 127.0);
+            let near = codes::integer((left / second_scale) as f32).clamp(-127.0, 127.0);
+            let near = f64::from(near);
             *second = near as i8;
             squares += (left - second_scale * near).powi(2);
         }

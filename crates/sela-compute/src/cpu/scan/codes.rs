@@ -166,6 +166,13 @@ pub(super) fn norm(numbers: &[f32]) -> f64 {
     squares.sum::<f64>().sqrt()
 }
 
+/// The nearest integer of a number of at most 2^22, without the call that `round` may be.
+pub(super) fn integer(x: f32) -> f32 {
+    // From there on, f32 has integers only.
+    const WHOLE: f32 = (3 << 22) as f32;
+    (x + WHOLE) - WHOLE
+}
+
 /// Codes a vector. Zeros are coded exactly; a vector whose norm is beyond the limits, or no
 /// number, is said to be unknown.
 pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
@@ -190,8 +197,7 @@ pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
     let inverse = 127.0 / largest;
     let mut squares = 0f64;
     for (x, code) in numbers.iter().zip(codes) {
-        // Not `round`, whose ties cost a call; any integer near will do.
-        let near = (x * inverse).round_ties_even().clamp(-127.0, 127.0);
+        let near = integer(x * inverse).clamp(-127.0, 127.0);
         *code = near as i8;
         let left = f64::from(*x) - f64::from(scale) * f64::from(near);
         squares += left * left;
