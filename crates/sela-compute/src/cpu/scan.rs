@@ -86,7 +86,7 @@ impl CpuScan {
                 isa,
                 kernels,
                 pool,
-                dots: Dots::available(isa)[0],
+                dots: Dots::choose(isa),
                 cache: Cache::new(0),
             }),
             _ => Err(Error::Missing(format!("instruction set {isa}"))),

@@ -216,3 +216,95 @@ fn lower(x: f64) -> f32 {
 fn higher(x: f64) -> f32 {
     (x as f32).next_up()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference;
+
+    fn canonical(metric: Metric, query: &[f32], row: &[f32]) -> f32 {
+        match metric {
+            Metric::Cosine => reference::cosine(query, row),
+            Metric::Dot => reference::dot(query, row),
+            Metric::L2 => -reference::l2(query, row),
+        }
+    }
+
+    fn product(a: &[i8], b: &[i8]) -> i32 {
+        a.iter()
+            .zip(b)
+            .map(|(a, b)| i32::from(*a) * i32::from(*b))
+            .sum()
+    }
+
+    /// Random rows, near copies of the query, rows whose residual lies along the query, scaled rows:
+    /// the canonical rank lies within the range, and the first look lets a row through that reaches
+    /// the threshold to the bit. Without the width, ranks by codes are not even in order.
+    #[test]
+    fn ranks_lie_within_it() {
+        let mut state = 5u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let mut disorder = 0;
+        for dim in [1usize, 2, 17, 64, 384, 1_000] {
+            for case in 0..120 {
+                let query: Vec<f32> = (0..dim).map(|_| number()).collect();
+                let scale = 10f32.powi(case % 13 - 6);
+                let row: Vec<f32> = match case % 4 {
+                    0 => query.iter().map(|_| number() * scale).collect(),
+                    1 => query.iter().map(|x| x + number() * 1e-3).collect(),
+                    // Half a step off, always in the query's direction; one number sets the scale.
+                    2 => (0..dim)
+                        .map(|i| {
+                            if i == 0 {
+                                127.0
+                            } else {
+                                0.499 * query[i].signum()
+                            }
+                        })
+                        .collect(),
+                    _ => query.iter().map(|x| x * scale).collect(),
+                };
+                let (mut codes, mut first, mut second) = (vec![0; dim], vec![0; dim], vec![0; dim]);
+                let coded = code(&row, &mut codes);
+                for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+                    let q = Query::new(metric, &query, &mut first, &mut second).unwrap();
+                    let products = [product(&first, &codes), product(&second, &codes)];
+                    let norm = coded.norm as f32;
+                    let rank = canonical(metric, &query, &row);
+                    let [low, high] = q.range(products, coded.scale, coded.residual, norm);
+                    let what = format!("{metric:?} {dim} {case}: {low} {rank} {high}");
+                    assert!(low <= rank && rank <= high, "{what}");
+                    let Look { a, b, c, d, f } = q.look(rank);
+                    let value = a * (coded.scale * products[0] as f32)
+                        + b * coded.residual
+                        + norm * (c + d * norm)
+                        + f;
+                    assert!(value >= 0.0, "{what}: {value}");
+                    let [none, some] = q.range(products, coded.scale, 0.0, norm);
+                    disorder += u32::from(rank < none || rank > some);
+                }
+            }
+        }
+        assert!(disorder > 100, "the residual is needed: {disorder}");
+    }
+
+    /// It is narrow enough to be of use: some thousandths for unit vectors.
+    #[test]
+    fn it_is_narrow() {
+        let dim = 384;
+        let row: Vec<f32> = (0..dim)
+            .map(|i| ((i * 37 % 101) as f32 - 50.0) / 560.0)
+            .collect();
+        let (mut codes, mut first, mut second) = (vec![0; dim], vec![0; dim], vec![0; dim]);
+        let coded = code(&row, &mut codes);
+        let q = Query::new(Metric::Cosine, &row, &mut first, &mut second).unwrap();
+        let products = [product(&first, &codes), product(&second, &codes)];
+        let [low, high] = q.range(products, coded.scale, coded.residual, coded.norm as f32);
+        assert!(high - low < 0.02, "{low} {high}");
+        let [low, high] = q.range(products, 0.0, f32::INFINITY, 0.0);
+        assert!(low == f32::NEG_INFINITY && high == f32::INFINITY);
+    }
+}

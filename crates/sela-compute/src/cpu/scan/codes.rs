@@ -36,7 +36,7 @@ pub(super) struct Side {
 }
 
 impl Side {
-    const EMPTY: Self = Self {
+    pub(super) const EMPTY: Self = Self {
         scale: [0.0; STRIP],
         residual: [0.0; STRIP],
         norm: [0.0; STRIP],

@@ -111,6 +111,62 @@ impl Dots {
         found
     }
 
+    /// The fastest kernels of an instruction set that pass their self-test, a comparison with the
+    /// plain loop. It may only veto, which is logged.
+    pub(super) fn choose(isa: Isa) -> Self {
+        for dots in Self::available(isa) {
+            if dots.is_right() {
+                return dots;
+            }
+            tracing::warn!(
+                kernels = dots.name,
+                "self-test of the products of codes failed"
+            );
+        }
+        plain()
+    }
+
+    /// Whether it gives the integers of the plain loop.
+    fn is_right(&self) -> bool {
+        const QUERIES: usize = 2 * BLOCK;
+        let mut state = 1u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 24) as i32 - 128).max(-127) as i8
+        };
+        [STEP, 3 * STEP].iter().all(|&dim| {
+            let mut plane = Plane::new(dim, QUERIES);
+            for query in 0..QUERIES {
+                let codes: Vec<i8> = (0..dim).map(|_| number()).collect();
+                plane.set(query, &codes);
+            }
+            let lines: Vec<Line> = (0..dim * STRIP / 64)
+                .map(|_| Line(std::array::from_fn(|_| number())))
+                .collect();
+            let mut side = Side::EMPTY;
+            for (row, offset) in side.offset.iter_mut().enumerate() {
+                let group = lines.chunks_exact(dim / 4).nth(row / GROUP).unwrap_or(&[]);
+                let of = |line: &Line| {
+                    line.0[row % GROUP * 4..][..4]
+                        .iter()
+                        .map(|c| i32::from(*c))
+                        .sum::<i32>()
+                };
+                *offset = -128 * group.iter().map(of).sum::<i32>();
+            }
+            [(0, 1), (0, QUERIES)].iter().all(|&(first, count)| {
+                let mut expected = vec![[0; STRIP]; count];
+                let mut found = vec![[1; STRIP]; count];
+                // SAFETY: the kernels are those that this CPU has.
+                unsafe {
+                    plain().strip(&lines, &side, &plane, first, &mut expected);
+                    self.strip(&lines, &side, &plane, first, &mut found);
+                }
+                expected == found
+            })
+        })
+    }
+
     /// The products of a strip with `out.len()` queries from `first` on; both are whole blocks,
     /// unless it is one query alone.
     ///
