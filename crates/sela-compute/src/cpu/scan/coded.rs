@@ -40,7 +40,7 @@ impl Worker<'_, '_> {
                 let full = self
                     .looker
                     .as_ref()
-                    .map_or(Vec::new(), |looker| looker.full());
+                    .map_or(Vec::new(), super::prescan::Looker::full);
                 for query in full {
                     self.score(query);
                 }

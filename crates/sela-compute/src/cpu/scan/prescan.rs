@@ -223,7 +223,7 @@ impl<'s> Looker<'s> {
             unsafe {
                 prescan
                     .dots
-                    .group(lines, offset, &prescan.second, query, &mut second)
+                    .group(lines, offset, &prescan.second, query, &mut second);
             };
             while left != 0 {
                 let (in_group, row) = {
