@@ -123,6 +123,7 @@ impl App {
         options.dtype = global.dtype.map_or(options.dtype, Into::into);
         options.device = global.device.first().copied().unwrap_or_default();
         options.gpu_cache = global.gpu_cache.unwrap_or(options.gpu_cache);
+        options.scan_cache = global.scan_cache.unwrap_or(options.scan_cache);
         options.threads = global.threads;
         options.models = model_options();
         Ok(Self {

@@ -22,6 +22,7 @@ Environment:
   SELA_HOME, SELA_DATA     as `--home` and `--data`
   SELA_DEVICE              as `--device`
   SELA_GPU_CACHE           as `--gpu-cache`
+  SELA_SCAN_CACHE          as `--scan-cache`
   SELA_HUB or HF_ENDPOINT  the model hub to fetch from
   SELA_OFFLINE             when set, nothing is fetched
   SELA_LOG                 what the log tells: a level, or parts with levels
@@ -49,6 +50,7 @@ pub(crate) fn parse() -> Cli {
         ("data", "SELA_DATA"),
         ("device", "SELA_DEVICE"),
         ("gpu_cache", "SELA_GPU_CACHE"),
+        ("scan_cache", "SELA_SCAN_CACHE"),
     ] {
         // `SELA_DEVICE= sela ...` is how a shell takes a variable back.
         if std::env::var_os(variable).is_some_and(|value| value.is_empty()) {
@@ -114,6 +116,16 @@ pub(crate) struct Global {
         hide_env_values = true
     )]
     pub(crate) gpu_cache: Option<u64>,
+    /// Most memory for codes of vectors, by which the CPU searches [default: 1GiB]
+    #[arg(
+        long,
+        global = true,
+        env = "SELA_SCAN_CACHE",
+        value_name = "SIZE",
+        value_parser = size::parse,
+        hide_env_values = true
+    )]
+    pub(crate) scan_cache: Option<u64>,
     /// Threads to use at most [default: all]
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,

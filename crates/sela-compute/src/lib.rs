@@ -15,7 +15,7 @@ mod selftest;
 mod cpu;
 
 pub use cpu::encode::{CpuEncode, CpuForward, CpuTicket};
-pub use cpu::scan::{CpuScan, CpuScanning};
+pub use cpu::scan::{CodeStats, CpuScan, CpuScanning};
 pub use cpu::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 pub use error::Error;
 pub use inventory::Inventory;

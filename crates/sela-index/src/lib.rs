@@ -37,7 +37,7 @@ pub use error::{BoxError, Error};
 pub use reference::reference_search;
 pub use rows::Rows;
 pub use search::{
-    DIM_MAX, Decision, HITS_MAX, Hit, K_MAX, NORM_MAX, Pages, RouteChoice, SearchOptions,
+    Codes, DIM_MAX, Decision, HITS_MAX, Hit, K_MAX, NORM_MAX, Pages, RouteChoice, SearchOptions,
     SearchStats, Searcher, SearcherOptions,
 };
 pub use sela_compute::Isa;

@@ -84,6 +84,8 @@ pub struct Engine {
     pub device: String,
     /// Bytes of vectors kept in the GPU's memory.
     pub gpu_cache: Bytes,
+    /// Bytes of memory for codes of vectors, by which the CPU searches.
+    pub scan_cache: Bytes,
     /// Threads to use at most; default: all.
     pub threads: Option<usize>,
 }
@@ -96,6 +98,7 @@ impl Default for Engine {
             dtype: Dtype::Auto,
             device: "auto".to_owned(),
             gpu_cache: Bytes(sela::GPU_CACHE),
+            scan_cache: Bytes(sela::SCAN_CACHE),
             threads: None,
         }
     }
@@ -115,6 +118,7 @@ impl Engine {
         let device = self.device.parse::<sela::DeviceChoice>();
         options.device = device.map_err(|error| ConfigError::value("engine.device", error))?;
         options.gpu_cache = self.gpu_cache.0;
+        options.scan_cache = self.scan_cache.0;
         options.threads = self.threads;
         Ok(())
     }

@@ -43,7 +43,7 @@ pub use checkup::{GpuProbe, GpuTest};
 pub use collection::{Collection, CollectionOptions, IntoId, Item, Upserted, Vectors};
 pub use database::{DATABASE_BYTES_MAX, Database, Found};
 pub use device::NoGpu;
-pub use engine::{Engine, GPU_CACHE, Options};
+pub use engine::{Engine, GPU_CACHE, Options, SCAN_CACHE};
 pub use error::{Error, Result};
 pub use histogram::{Sizes, Times};
 pub use load::{Items, LoadEvent, LoadOptions, LoadWatch, Loaded, source_name};
@@ -63,4 +63,4 @@ pub use sela_store::{
     IdError, IdPage, Info, Maintained, Page, Payload, Record, Report as VerifyReport, Row, Schema,
     Test, TextQuery, TextQueryError, Which, Words, Written, keep_fields, leave_fields,
 };
-pub use stats::{Capabilities, GpuMemory, LaneStats, Pages, SearchStats, Stats};
+pub use stats::{Capabilities, Codes, GpuMemory, LaneStats, Pages, SearchStats, Stats};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sela_compute::inventory::GpuFacts;
 use sela_compute::{Inventory, Tier};
 use sela_encoder::{Dtype, Report};
-pub use sela_index::{Pages, SearchStats};
+pub use sela_index::{Codes, Pages, SearchStats};
 use serde::{Serialize, Serializer};
 
 use crate::histogram::{Histogram, Sizes, Times};

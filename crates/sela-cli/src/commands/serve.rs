@@ -59,6 +59,10 @@ pub(super) fn settings(
         ("engine.threads", global.threads.map(|n| n.to_string())),
         ("engine.gpu_cache", global.gpu_cache.map(|n| n.to_string())),
         (
+            "engine.scan_cache",
+            global.scan_cache.map(|n| n.to_string()),
+        ),
+        (
             "engine.device",
             global.device.first().map(ToString::to_string),
         ),

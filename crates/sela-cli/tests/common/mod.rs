@@ -97,6 +97,7 @@ pub(crate) fn program() -> Command {
         "SELA_DATA",
         "SELA_DEVICE",
         "SELA_GPU_CACHE",
+        "SELA_SCAN_CACHE",
         "SELA_OFFLINE",
         "SELA_HUB",
         "HF_ENDPOINT",

@@ -4,18 +4,26 @@
 compile_error!("stored rows are little-endian and are read as they are");
 
 mod best;
+mod bound;
+mod cache;
+mod coded;
+mod codes;
+mod dots;
 mod kernels;
 mod padded;
 mod pick;
+mod prescan;
 mod sums;
 mod tile;
 mod work;
 
 use std::sync::Arc;
 
+use self::cache::Cache;
+use self::dots::Dots;
 use self::kernels::Kernels;
 use self::padded::Padded;
-use self::work::Packed;
+use self::work::{On, Packed};
 use crate::cpu::pool::Pool;
 use crate::error::Error;
 use crate::isa::Isa;
@@ -23,6 +31,8 @@ use crate::scan::{Block, Found, Queries, Scan, Scanning};
 
 #[cfg_attr(not(feature = "gpu"), allow(unused_imports))]
 pub(crate) use self::pick::Pick;
+
+pub use self::cache::CodeStats;
 
 /// Exact search on the CPU.
 ///
@@ -57,6 +67,8 @@ pub struct CpuScan {
     isa: Isa,
     kernels: Kernels,
     pool: Arc<Pool>,
+    dots: Dots,
+    cache: Cache,
 }
 
 impl CpuScan {
@@ -70,9 +82,39 @@ impl CpuScan {
     /// Search on the threads of a pool that others use too.
     pub(crate) fn over(isa: Isa, pool: Arc<Pool>) -> Result<Self, Error> {
         match Kernels::of(isa) {
-            Some(kernels) if isa.is_available() => Ok(Self { isa, kernels, pool }),
+            Some(kernels) if isa.is_available() => Ok(Self {
+                isa,
+                kernels,
+                pool,
+                dots: Dots::choose(isa),
+                cache: Cache::new(0),
+            }),
             _ => Err(Error::Missing(format!("instruction set {isa}"))),
         }
+    }
+
+    /// The same with room for int8 codes of rows, in bytes; 0, the default, for none. Blocks that
+    /// have a name are coded when they are scanned for the second time, and searched by a quarter of
+    /// the bytes from then on. Answers do not depend on it.
+    #[must_use]
+    pub fn with_codes(mut self, bytes: u64) -> Self {
+        self.cache = Cache::new(bytes);
+        self
+    }
+
+    /// What the codes of rows have come to so far.
+    pub fn code_stats(&self) -> CodeStats {
+        self.cache.stats()
+    }
+
+    /// The kind of kernels that multiply codes.
+    pub fn code_kernels(&self) -> &'static str {
+        self.dots.name
+    }
+
+    /// Gives up the codes of the blocks of that owner: they will not be scanned again.
+    pub fn forget(&self, owner: u64) {
+        self.cache.forget(owner);
     }
 
     /// The instruction set in use.
@@ -134,12 +176,13 @@ impl<'a> Scanning<'a> for CpuScanning<'a> {
     }
 
     fn submit(self) -> Result<Vec<Vec<Found>>, Error> {
-        work::run(
-            self.scan.kernels,
-            &self.scan.pool,
-            &self.packed,
-            &self.blocks,
-        )
+        let on = On {
+            kernels: self.scan.kernels,
+            dots: self.scan.dots,
+            pool: &self.scan.pool,
+            cache: &self.scan.cache,
+        };
+        work::run(on, &self.packed, &self.blocks)
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn tell(stats: &Stats, page: &mut Page) {
     batches(&stats.lanes, page);
     searches(stats, page);
     pages(stats, page);
+    codes(stats, page);
 }
 
 fn device(stats: &Stats, page: &mut Page) {
@@ -206,6 +207,55 @@ fn pages(stats: &Stats, page: &mut Page) {
         "sela_gpu_cache_budget_bytes",
         "Most bytes of vectors that may be there",
         pages.budget as f64,
+    );
+}
+
+/// Codes of vectors in the CPU's memory.
+fn codes(stats: &Stats, page: &mut Page) {
+    let codes = &stats.searches.codes;
+    for (name, help, count) in [
+        (
+            "sela_scan_cache_hits",
+            "Portions of vectors that a search on the CPU scanned by their codes",
+            codes.hits,
+        ),
+        (
+            "sela_scan_cache_misses",
+            "Portions that it scanned in full, for they had no codes",
+            codes.misses,
+        ),
+        (
+            "sela_scan_cache_made",
+            "Portions that were given codes",
+            codes.made,
+        ),
+        (
+            "sela_scan_cache_dropped",
+            "Portions whose codes were given up for others",
+            codes.dropped,
+        ),
+        (
+            "sela_scan_rescored",
+            "Vectors of portions with codes that were scored from their numbers",
+            codes.rescored,
+        ),
+        (
+            "sela_scan_overflows",
+            "Times that codes could not tell vectors apart",
+            codes.overflows,
+        ),
+    ] {
+        page.counter(name, help, count as f64);
+    }
+    page.gauge(
+        "sela_scan_cache_bytes",
+        "Bytes of codes of vectors in memory",
+        codes.bytes as f64,
+    );
+    page.gauge(
+        "sela_scan_cache_budget_bytes",
+        "Most bytes of codes that may be there",
+        codes.budget as f64,
     );
 }
 

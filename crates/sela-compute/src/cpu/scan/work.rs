@@ -5,8 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::best::{Best, Candidate};
+use super::cache::{Asked, Cache};
+use super::codes;
+use super::codes::{Codes, STRIP};
+use super::dots::Dots;
 use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
 use super::padded::Padded;
+use super::prescan::{Looker, Prescan, piece_rows};
 use super::tile::Tails;
 use crate::cpu::pool::Pool;
 use crate::error::Error;
@@ -34,18 +39,18 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Bytes of a row of a block.
-    fn row_bytes(&self, block: &Block<'_>) -> usize {
+    pub(super) fn row_bytes(&self, block: &Block<'_>) -> usize {
         self.dim * block.record.bytes()
     }
 }
 
 /// Rows `start..end` of a block, all in one chunk.
 #[derive(Clone, Copy)]
-struct Piece {
-    block: usize,
-    chunk: u32,
-    start: usize,
-    end: usize,
+pub(super) struct Piece {
+    pub(super) block: usize,
+    pub(super) chunk: u32,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 /// How a block is cut into pieces: each chunk into as many.
@@ -58,42 +63,82 @@ struct Cut {
     rows: usize,
     /// Where the bytes of the first chunk are kept, when several pieces share them.
     kept: usize,
+    /// Whether its chunks' bytes are kept.
+    keeps: bool,
+    /// Whether its pieces are of the whole block: it is looked at by its codes, and bytes are asked
+    /// for where they are needed.
+    coded: bool,
+}
+
+/// What a block's codes are to a search.
+struct Use {
+    /// It is looked at by them.
+    coded: bool,
+    /// They are made after it.
+    wanted: bool,
 }
 
 /// What all threads of a search share.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     kernels: Kernels,
-    packed: &'a Packed,
-    blocks: &'a [Block<'a>],
+    pub(super) packed: &'a Packed,
+    pub(super) blocks: &'a [Block<'a>],
+    pub(super) prescan: Option<Prescan>,
     cuts: Vec<Cut>,
     /// Number of pieces.
     pieces: usize,
     /// The bytes of chunks of several pieces, asked for by the first thread that needs them.
     kept: Vec<OnceLock<Option<&'a [u8]>>>,
     next: AtomicUsize,
-    failed: AtomicBool,
+    pub(super) failed: AtomicBool,
     failure: Mutex<Option<((usize, u32), Error)>>,
     /// For each query what the threads have found.
     found: Vec<Mutex<Vec<Candidate>>>,
+    pub(super) cache: &'a Cache,
+}
+
+/// What a search runs on.
+#[derive(Clone, Copy)]
+pub(super) struct On<'a> {
+    pub(super) kernels: Kernels,
+    pub(super) dots: Dots,
+    pub(super) pool: &'a Pool,
+    pub(super) cache: &'a Cache,
 }
 
 /// Runs a search to its end.
 pub(super) fn run(
-    kernels: Kernels,
-    pool: &Pool,
+    on: On<'_>,
     packed: &Packed,
     blocks: &[Block<'_>],
 ) -> Result<Vec<Vec<Found>>, Error> {
+    let On {
+        kernels,
+        dots,
+        pool,
+        cache,
+    } = on;
     let queries = packed.norms.len();
     if queries == 0 {
         return Ok(Vec::new());
     }
+    let asked = cache.ask(blocks, packed.dim);
+    let wanted: Vec<bool> = asked.iter().map(|a| matches!(a, Asked::Wanted)).collect();
+    let codes = asked.into_iter().map(|asked| match asked {
+        Asked::There(codes) => Some(codes),
+        _ => None,
+    });
+    let prescan = Prescan::new(dots, packed, blocks, codes.collect());
     let strip = kernels.strip_rows(packed.dim, queries);
-    let (cuts, pieces, kept) = cut(packed, strip, blocks);
+    let (cuts, pieces, kept) = cut(packed, strip, blocks, |block| Use {
+        coded: prescan.as_ref().is_some_and(|p| p.codes[block].is_some()),
+        wanted: wanted[block],
+    });
     let search = Search {
         kernels,
         packed,
         blocks,
+        prescan,
         cuts,
         pieces,
         kept: (0..kept).map(|_| OnceLock::new()).collect(),
@@ -101,6 +146,7 @@ pub(super) fn run(
         failed: AtomicBool::new(false),
         failure: Mutex::new(None),
         found: (0..queries).map(|_| Mutex::new(Vec::new())).collect(),
+        cache,
     };
     let bytes: usize = blocks
         .iter()
@@ -108,6 +154,9 @@ pub(super) fn run(
         .sum();
     let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces > 1;
     pool.run(wide, |_| Worker::new(&search).run());
+    if !search.failed.load(Ordering::Relaxed) {
+        search.make_codes(pool, &wanted);
+    }
     if let Some((_, error)) = search
         .failure
         .into_inner()
@@ -152,24 +201,42 @@ pub(super) fn merge(
 
 /// Cuts the chunks of the blocks, in their order, into even pieces of whole strips. Also how many
 /// pieces there are, and how many chunks are of several.
-fn cut(packed: &Packed, strip: usize, blocks: &[Block<'_>]) -> (Vec<Cut>, usize, usize) {
+fn cut(
+    packed: &Packed,
+    strip: usize,
+    blocks: &[Block<'_>],
+    of: impl Fn(usize) -> Use,
+) -> (Vec<Cut>, usize, usize) {
     let (mut first, mut kept) = (0, 0);
-    let one = |block: &Block<'_>| {
-        let rows = block.len.min(block.chunk_rows) as usize;
+    let one = |(number, block): (usize, &Block<'_>)| {
+        let Use { coded, wanted } = of(number);
+        let rows = match coded {
+            true => block.len,
+            false => block.len.min(block.chunk_rows),
+        } as usize;
         let count = (rows * packed.row_bytes(block) + PIECE_BYTES / 2) / PIECE_BYTES;
-        let size = rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip);
+        let size = match coded {
+            true => piece_rows(packed.dim),
+            false => rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip),
+        };
         let cut = Cut {
             first,
             pieces: rows.div_ceil(size),
             rows: size,
             kept,
+            coded,
+            keeps: coded || wanted || rows > size,
         };
         let chunks = block.chunks() as usize;
-        first += chunks * cut.pieces;
-        kept += if cut.pieces > 1 { chunks } else { 0 };
+        first += if coded {
+            cut.pieces
+        } else {
+            chunks * cut.pieces
+        };
+        kept += if cut.keeps { chunks } else { 0 };
         cut
     };
-    let cuts = blocks.iter().map(one).collect();
+    let cuts = blocks.iter().enumerate().map(one).collect();
     (cuts, first, kept)
 }
 
@@ -180,6 +247,16 @@ impl<'a> Search<'a> {
         let block = self.cuts.partition_point(|cut| cut.first <= number) - 1;
         let cut = &self.cuts[block];
         let number = number - cut.first;
+        if cut.coded {
+            let start = number * cut.rows;
+            let end = (start + cut.rows).min(self.blocks[block].len as usize);
+            return Piece {
+                block,
+                chunk: 0,
+                start,
+                end,
+            };
+        }
         let chunk = (number / cut.pieces) as u32;
         let rows = self.blocks[block].chunk_range(chunk);
         let start = rows.start + number % cut.pieces * cut.rows;
@@ -193,16 +270,54 @@ impl<'a> Search<'a> {
 
     /// The bytes of a piece's chunk, or `None` when they cannot be had (which is noted as the
     /// failure).
-    fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&self, piece: Piece) -> Option<&'a [u8]> {
         let Piece { block, chunk, .. } = piece;
         let read = || {
             let bytes = self.blocks[block].read(self.packed.dim, block, chunk);
             bytes.map_err(|error| self.fail(piece, error)).ok()
         };
         let cut = &self.cuts[block];
-        match cut.pieces {
-            1 => read(),
-            _ => *self.kept[cut.kept + chunk as usize].get_or_init(read),
+        match cut.keeps {
+            false => read(),
+            true => *self.kept[cut.kept + chunk as usize].get_or_init(read),
+        }
+    }
+
+    /// Makes the codes of the blocks that want some, of the bytes that the search has read and
+    /// those it had no need of. A block that cannot be read whole goes without.
+    fn make_codes(&self, pool: &Pool, wanted: &[bool]) {
+        for (block, from) in self.blocks.iter().enumerate().filter(|(i, _)| wanted[*i]) {
+            let size = self.packed.row_bytes(from);
+            let strips = (from.len as usize).div_ceil(STRIP);
+            let (next, damaged) = (AtomicUsize::new(0), AtomicBool::new(false));
+            let made: Vec<OnceLock<_>> = (0..strips).map(|_| OnceLock::new()).collect();
+            pool.run(strips > 1, |_| {
+                loop {
+                    let strip = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(slot) = made.get(strip) else {
+                        return;
+                    };
+                    // A strip lies in one chunk.
+                    let start = strip * STRIP;
+                    let end = (start + STRIP).min(from.len as usize);
+                    let chunk = start as u32 / from.chunk_rows;
+                    let first = from.chunk_range(chunk).start;
+                    let kept = &self.kept[self.cuts[block].kept + chunk as usize];
+                    let read = || from.read(self.packed.dim, block, chunk).ok();
+                    let Some(bytes) = *kept.get_or_init(read) else {
+                        return damaged.store(true, Ordering::Relaxed);
+                    };
+                    let bytes = &bytes[(start - first) * size..(end - first) * size];
+                    let _ = slot.set(codes::encode(bytes, self.packed.dim, from.record));
+                }
+            });
+            let strips: Option<Vec<_>> = made.into_iter().map(OnceLock::into_inner).collect();
+            if let (Some(page), Some(strips)) = (from.page, strips)
+                && !damaged.into_inner()
+            {
+                let codes = Codes::join(from, self.packed.dim, strips);
+                self.cache.put(page, codes);
+            }
         }
     }
 
@@ -218,20 +333,21 @@ impl<'a> Search<'a> {
 }
 
 /// One thread's part in a search.
-struct Worker<'s, 'a> {
-    search: &'s Search<'a>,
-    best: Vec<Best>,
-    thresholds: Vec<f32>,
+pub(super) struct Worker<'s, 'a> {
+    pub(super) search: &'s Search<'a>,
+    pub(super) best: Vec<Best>,
+    pub(super) thresholds: Vec<f32>,
     ranks: Vec<f32>,
     hits: Vec<bool>,
     tails: Tails<STRIP_ROOM>,
+    pub(super) looker: Option<Looker<'s>>,
 }
 
 /// Live rows on their way to a kernel.
-struct Gathered {
-    rows: [*const u8; STRIP_ROOM],
-    numbers: [u32; STRIP_ROWS],
-    len: usize,
+pub(super) struct Gathered {
+    pub(super) rows: [*const u8; STRIP_ROOM],
+    pub(super) numbers: [u32; STRIP_ROWS],
+    pub(super) len: usize,
 }
 
 impl<'s, 'a> Worker<'s, 'a> {
@@ -246,6 +362,7 @@ impl<'s, 'a> Worker<'s, 'a> {
             ranks: vec![0.0; group * STRIP_ROOM],
             hits: vec![false; group],
             tails: Tails::new(),
+            looker: search.prescan.as_ref().map(|p| Looker::new(p, packed.k)),
         }
     }
 
@@ -257,8 +374,13 @@ impl<'s, 'a> Worker<'s, 'a> {
             if number >= search.pieces {
                 break;
             }
-            self.piece(search.piece(number));
+            let piece = search.piece(number);
+            match search.cuts[piece.block].coded {
+                true => self.coded_piece(piece),
+                false => self.piece(piece),
+            }
         }
+        self.settle();
         for (best, found) in self.best.into_iter().zip(&search.found) {
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.append(&mut best.into_vec());
@@ -266,7 +388,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Scans a piece, once for each group of queries. A piece without live rows is not read.
-    fn piece(&mut self, piece: Piece) {
+    pub(super) fn piece(&mut self, piece: Piece) {
         let search = self.search;
         let from = &search.blocks[piece.block];
         if next_live(from.live, piece.start, piece.end).is_none() {
@@ -316,7 +438,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Ranks gathered rows.
-    fn strip(
+    pub(super) fn strip(
         &mut self,
         from: &Block<'_>,
         gathered: &mut Gathered,
@@ -350,7 +472,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Offers the rows whose ranks reach a query's threshold.
-    fn offer(&mut self, block: usize, gathered: &Gathered, group: Range<usize>) {
+    pub(super) fn offer(&mut self, block: usize, gathered: &Gathered, group: Range<usize>) {
         let seqs = self.search.blocks[block].seqs;
         for (i, query) in group.enumerate().filter(|(i, _)| self.hits[*i]) {
             let best = &mut self.best[query];
@@ -364,7 +486,7 @@ impl<'s, 'a> Worker<'s, 'a> {
                         block: block as u32,
                         row,
                     });
-                    *threshold = best.threshold();
+                    *threshold = threshold.max(best.threshold());
                 }
             }
         }

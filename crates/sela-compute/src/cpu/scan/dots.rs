@@ -1,0 +1,381 @@
+//! Products of int8 codes: exact, so that all instruction sets give the same integers.
+//!
+//! Codes of rows come in lines of sixteen rows by four numbers ([`super::codes`]). A sum over
+//! 65536 numbers of -127..=127 fits an i32, also with VNNI's queries, which are 128 larger.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+use super::bound::Look;
+use super::codes::{GROUP, Line, STEP, STRIP, Side};
+use crate::isa::Isa;
+
+/// Queries that the widest kernel takes at a time.
+pub(super) const BLOCK: usize = 16;
+
+/// One int8 plane of all queries.
+pub(super) struct Plane {
+    /// Bytes of a query: a multiple of [`STEP`].
+    stride: usize,
+    /// The codes, filled up with zeros to whole blocks of queries.
+    signed: Vec<i8>,
+    /// 128 more: as the unsigned side of VNNI's product.
+    biased: Vec<u8>,
+}
+
+impl Plane {
+    pub(super) fn new(dim: usize, queries: usize) -> Self {
+        let stride = dim.next_multiple_of(STEP);
+        let len = queries.next_multiple_of(BLOCK) * stride;
+        Self {
+            stride,
+            signed: vec![0; len],
+            biased: vec![128; len],
+        }
+    }
+
+    /// Sets a query's codes.
+    pub(super) fn set(&mut self, query: usize, codes: &[i8]) {
+        let at = query * self.stride;
+        self.signed[at..at + codes.len()].copy_from_slice(codes);
+        for (biased, code) in self.biased[at..].iter_mut().zip(codes) {
+            *biased = (*code as u8) ^ 128;
+        }
+    }
+
+    fn signed(&self, query: usize) -> &[i8] {
+        &self.signed[query * self.stride..][..self.stride]
+    }
+
+    fn biased(&self, query: usize) -> &[u8] {
+        &self.biased[query * self.stride..][..self.stride]
+    }
+}
+
+/// Products of a strip's rows with queries.
+pub(super) type Products = [i32; STRIP];
+
+/// The products of `lines`, whole groups of rows, with a query. The length of the result is that of
+/// `offset`, sixteen for each group.
+///
+/// # Safety
+///
+/// The CPU has the instruction set; lines are as many as a query's stride asks for.
+type OneFn =
+    unsafe fn(lines: &[Line], offset: &[i32], plane: &Plane, query: usize, out: &mut [i32]);
+
+/// The products of a strip with the queries from `first` on, one for each of `out`.
+///
+/// # Safety
+///
+/// As for [`OneFn`]; for whole blocks, `first` and the length of `out` are multiples of [`BLOCK`].
+type ManyFn =
+    unsafe fn(lines: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]);
+
+/// A bit for each row of a strip that may reach the threshold.
+///
+/// # Safety
+///
+/// The CPU has the instruction set.
+type PassFn = unsafe fn(side: &Side, products: &Products, look: &Look) -> u64;
+
+/// The kernels of one kind.
+#[derive(Clone, Copy)]
+pub(super) struct Dots {
+    pub(super) name: &'static str,
+    pub(super) one: OneFn,
+    many: ManyFn,
+    pass: PassFn,
+}
+
+impl Dots {
+    /// The kernels that go with an instruction set on this CPU, the fastest first.
+    pub(super) fn available(isa: Isa) -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa == Isa::Avx512 && isa.is_available() && is_x86_feature_detected!("avx512vnni") {
+                if amx::is_available() {
+                    found.push(vnni::with("amx-int8", amx::many));
+                }
+                found.push(vnni::with("avx512-vnni", vnni::many));
+            }
+            if matches!(isa, Isa::Avx512 | Isa::Avx2) && isa.is_available() {
+                found.push(avx2());
+            }
+        }
+        let _ = isa;
+        found.push(plain());
+        found
+    }
+
+    /// The fastest kernels of an instruction set that pass their self-test, a comparison with the
+    /// plain loop. It may only veto, which is logged.
+    pub(super) fn choose(isa: Isa) -> Self {
+        for dots in Self::available(isa) {
+            if dots.is_right() {
+                return dots;
+            }
+            tracing::warn!(
+                kernels = dots.name,
+                "self-test of the products of codes failed"
+            );
+        }
+        plain()
+    }
+
+    /// Whether it gives the integers of the plain loop.
+    fn is_right(&self) -> bool {
+        const QUERIES: usize = 2 * BLOCK;
+        let mut state = 1u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 24) as i32 - 128).max(-127) as i8
+        };
+        [STEP, 3 * STEP].iter().all(|&dim| {
+            let mut plane = Plane::new(dim, QUERIES);
+            for query in 0..QUERIES {
+                let codes: Vec<i8> = (0..dim).map(|_| number()).collect();
+                plane.set(query, &codes);
+            }
+            let lines: Vec<Line> = (0..dim * STRIP / 64)
+                .map(|_| Line(std::array::from_fn(|_| number())))
+                .collect();
+            let mut side = Side::EMPTY;
+            for (row, offset) in side.offset.iter_mut().enumerate() {
+                let group = lines.chunks_exact(dim / 4).nth(row / GROUP).unwrap_or(&[]);
+                let of = |line: &Line| {
+                    line.0[row % GROUP * 4..][..4]
+                        .iter()
+                        .map(|c| i32::from(*c))
+                        .sum::<i32>()
+                };
+                *offset = -128 * group.iter().map(of).sum::<i32>();
+            }
+            [(0, 1), (0, QUERIES)].iter().all(|&(first, count)| {
+                let mut expected = vec![[0; STRIP]; count];
+                let mut found = vec![[1; STRIP]; count];
+                // SAFETY: the kernels are those that this CPU has.
+                unsafe {
+                    plain().strip(&lines, &side, &plane, first, &mut expected);
+                    self.strip(&lines, &side, &plane, first, &mut found);
+                }
+                expected == found
+            })
+        })
+    }
+
+    /// The products of a strip with `out.len()` queries from `first` on; both are whole blocks,
+    /// unless it is one query alone.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has the instruction set: [`Self::available`] told of the kernels.
+    pub(super) unsafe fn strip(
+        &self,
+        lines: &[Line],
+        side: &Side,
+        plane: &Plane,
+        first: usize,
+        out: &mut [Products],
+    ) {
+        assert_eq!(lines.len() * GROUP, plane.stride * STRIP / 4, "a strip");
+        // SAFETY: the caller's promise, and the lengths were checked or are by slicing.
+        unsafe {
+            match out {
+                [out] => (self.one)(lines, &side.offset, plane, first, out),
+                out => {
+                    assert!(first.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK));
+                    assert!((first + out.len()) * plane.stride <= plane.signed.len());
+                    (self.many)(lines, side, plane, first, out);
+                }
+            }
+        }
+    }
+
+    /// The products of one group of rows with one query.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::strip`].
+    pub(super) unsafe fn group(
+        &self,
+        lines: &[Line],
+        offset: &[i32],
+        plane: &Plane,
+        query: usize,
+        out: &mut [i32; GROUP],
+    ) {
+        assert_eq!(lines.len() * 4, plane.stride, "a group");
+        // SAFETY: the caller's promise, and the length was checked.
+        unsafe { (self.one)(lines, offset, plane, query, out) }
+    }
+
+    /// Which rows of a strip may reach the threshold that `look` was made for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::strip`].
+    #[inline]
+    pub(super) unsafe fn pass(&self, side: &Side, products: &Products, look: &Look) -> u64 {
+        // SAFETY: the caller's promise.
+        unsafe { (self.pass)(side, products, look) }
+    }
+}
+
+/// The first look, a plain loop that compilers make the best of.
+#[inline(always)]
+fn passing(side: &Side, products: &Products, look: &Look) -> u64 {
+    let mut any = false;
+    let mut bits = [false; STRIP];
+    for i in 0..STRIP {
+        let norm = side.norm[i];
+        let product = look.a * (side.scale[i] * products[i] as f32);
+        let row = look.b * side.residual[i] + norm * (look.c + look.d * norm);
+        // What is no number passes.
+        #[allow(clippy::neg_cmp_op_on_partial_ord)]
+        let passes = !(product + row + look.f < 0.0);
+        bits[i] = passes;
+        any |= passes;
+    }
+    match any {
+        true => (0..STRIP).fold(0, |word, i| word | u64::from(bits[i]) << i),
+        false => 0,
+    }
+}
+
+fn plain() -> Dots {
+    unsafe fn one(lines: &[Line], _: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+        let query = plane.signed(query);
+        let groups = lines.chunks_exact(query.len() / 4);
+        for (lines, out) in groups.zip(out.chunks_exact_mut(GROUP)) {
+            out.fill(0);
+            for (line, four) in lines.iter().zip(query.as_chunks::<4>().0) {
+                for (sum, row) in out.iter_mut().zip(line.0.as_chunks::<4>().0) {
+                    for (x, y) in row.iter().zip(four) {
+                        *sum += i32::from(*x) * i32::from(*y);
+                    }
+                }
+            }
+        }
+    }
+    unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
+        passing(side, products, look)
+    }
+    unsafe fn many(l: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            // SAFETY: plain code.
+            unsafe { one(l, &side.offset, plane, first + i, out) };
+        }
+    }
+    Dots {
+        name: "plain",
+        one,
+        many,
+        pass,
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn avx2() -> Dots {
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn one(lines: &[Line], _: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+        let query = plane.signed(query);
+        let groups = lines.chunks_exact(query.len() / 4);
+        for (lines, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {
+            // SAFETY: the caller's promise: AVX2; a line has 64 bytes, `out` sixteen numbers.
+            unsafe {
+                let mut sums = [_mm256_setzero_si256(); 4];
+                for (line, four) in lines.iter().zip(query.as_chunks::<4>().0) {
+                    let four = i32::from_le_bytes(four.map(|x| x as u8));
+                    let four = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let rows = _mm_load_si128(line.0.as_ptr().add(16 * i).cast());
+                        let products = _mm256_madd_epi16(_mm256_cvtepi8_epi16(rows), four);
+                        *sum = _mm256_add_epi32(*sum, products);
+                    }
+                }
+                for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                    let eight = _mm256_hadd_epi32(sums[2 * i], sums[2 * i + 1]);
+                    let eight = _mm256_permute4x64_epi64::<0b11_01_10_00>(eight);
+                    _mm256_storeu_si256(out.as_mut_ptr().cast(), eight);
+                }
+            }
+        }
+    }
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
+        passing(side, products, look)
+    }
+    unsafe fn many(l: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { one(l, &side.offset, plane, first + i, out) };
+        }
+    }
+    Dots {
+        name: "avx2",
+        one,
+        many,
+        pass,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codes;
+    use super::*;
+    use crate::scan::Record;
+
+    /// Every kernel gives the integers of the plain loop, at lengths around every border.
+    #[test]
+    fn kernels_agree() {
+        let mut state = 7u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        for dim in [
+            1usize, 3, 4, 5, 15, 16, 17, 63, 64, 65, 128, 200, 384, 1_030,
+        ] {
+            let bytes: Vec<u8> = (0..STRIP * dim)
+                .flat_map(|_| number().to_le_bytes())
+                .collect();
+            let block = crate::scan::Block {
+                rows: &bytes,
+                len: STRIP as u32,
+                chunk_rows: STRIP as u32,
+                record: Record::F32,
+                page: None,
+                live: None,
+                seqs: crate::scan::Seqs::Run(0),
+            };
+            let strip = codes::encode(&bytes, dim, Record::F32);
+            let codes = codes::Codes::join(&block, dim, vec![strip]);
+            let mut plane = Plane::new(dim, 33);
+            for query in 0..33 {
+                let numbers: Vec<i8> = (0..dim).map(|_| (number() * 127.9) as i8).collect();
+                plane.set(query, &numbers);
+            }
+            let (lines, side) = (codes.lines(0), codes.side(0));
+            for isa in Isa::available() {
+                for dots in Dots::available(isa) {
+                    for (first, count) in [(0, 1), (32, 1), (0, 16), (16, 32)] {
+                        let mut expected = vec![[0; STRIP]; count];
+                        let mut found = vec![[1; STRIP]; count];
+                        // SAFETY: the kernels are those that this CPU has.
+                        unsafe {
+                            plain().strip(lines, side, &plane, first, &mut expected);
+                            dots.strip(lines, side, &plane, first, &mut found);
+                        }
+                        assert!(expected == found, "{} {dim} {first} {count}", dots.name);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Products by `VPDPBUSD` of AVX-512 VNNI: queries are its unsigned side, 128 larger than they
+//! are; the rows' sums of codes take that off again.
+
+use std::arch::x86_64::*;
+
+use super::{Dots, GROUP, Line, ManyFn, Plane, Products, STRIP, Side};
+use crate::cpu::scan::bound::Look;
+
+/// How far ahead rows are asked for, in lines: longer than memory takes to answer.
+const AHEAD: usize = 64;
+
+/// The kernels, with another one for many queries.
+pub(super) fn with(name: &'static str, many: ManyFn) -> Dots {
+    Dots {
+        name,
+        one,
+        many,
+        pass,
+    }
+}
+
+/// One query: rows come from far away, line after line.
+///
+/// # Safety
+///
+/// As for [`super::OneFn`]; needs AVX-512 VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+unsafe fn one(lines: &[Line], offset: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+    let query = plane.biased(query).as_chunks::<16>().0;
+    let groups = lines.chunks_exact(query.len() * 4);
+    let offsets = offset.as_chunks::<GROUP>().0;
+    for ((lines, out), offset) in groups.zip(out.as_chunks_mut::<GROUP>().0).zip(offsets) {
+        // SAFETY: the caller's promise. What is asked for ahead need not be ours.
+        unsafe {
+            let mut sums = [_mm512_setzero_si512(); 4];
+            sums[0] = _mm512_loadu_si512(offset.as_ptr().cast());
+            for (four, query) in lines.as_chunks::<4>().0.iter().zip(query) {
+                for i in 0..4 {
+                    let ahead = four.as_ptr().wrapping_add(AHEAD + i);
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                    let rows = _mm512_load_si512(four[i].0.as_ptr().cast());
+                    let query = query.as_ptr().add(4 * i).cast::<i32>().read_unaligned();
+                    sums[i] = _mm512_dpbusd_epi32(sums[i], _mm512_set1_epi32(query), rows);
+                }
+            }
+            let sum = _mm512_add_epi32(
+                _mm512_add_epi32(sums[0], sums[1]),
+                _mm512_add_epi32(sums[2], sums[3]),
+            );
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), sum);
+        }
+    }
+}
+
+/// Many queries, eight with two groups of rows at a time.
+///
+/// # Safety
+///
+/// As for [`ManyFn`]; needs AVX-512 VNNI.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+pub(super) unsafe fn many(
+    lines: &[Line],
+    side: &Side,
+    plane: &Plane,
+    first: usize,
+    out: &mut [Products],
+) {
+    const QUERIES: usize = 8;
+    let each = lines.len() / (STRIP / GROUP);
+    for (block, out) in out.as_chunks_mut::<QUERIES>().0.iter_mut().enumerate() {
+        let first = first + block * QUERIES;
+        let queries: [*const u8; QUERIES] =
+            std::array::from_fn(|i| plane.biased(first + i).as_ptr());
+        for (pair, lines) in lines.chunks_exact(2 * each).enumerate() {
+            let at = 2 * pair * GROUP;
+            // SAFETY: the caller's promise; both groups have `each` lines, a query four bytes for
+            // each of them.
+            unsafe {
+                let mut sums = [[_mm512_setzero_si512(); 2]; QUERIES];
+                for sums in &mut sums {
+                    sums[0] = _mm512_loadu_si512(side.offset[at..].as_ptr().cast());
+                    sums[1] = _mm512_loadu_si512(side.offset[at + GROUP..].as_ptr().cast());
+                }
+                for i in 0..each {
+                    let low = _mm512_load_si512(lines.as_ptr().add(i).cast());
+                    let high = _mm512_load_si512(lines.as_ptr().add(each + i).cast());
+                    for q in 0..QUERIES {
+                        let query = queries[q].add(4 * i).cast::<i32>().read_unaligned();
+                        let query = _mm512_set1_epi32(query);
+                        sums[q][0] = _mm512_dpbusd_epi32(sums[q][0], query, low);
+                        sums[q][1] = _mm512_dpbusd_epi32(sums[q][1], query, high);
+                    }
+                }
+                for (out, sums) in out.iter_mut().zip(sums) {
+                    _mm512_storeu_si512(out[at..at + GROUP].as_mut_ptr().cast(), sums[0]);
+                    let high = &mut out[at + GROUP..at + 2 * GROUP];
+                    _mm512_storeu_si512(high.as_mut_ptr().cast(), sums[1]);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// Needs AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
+    // SAFETY: each load is of sixteen numbers within arrays of sixty-four.
+    unsafe {
+        let load = |numbers: &[f32; STRIP], at: usize| _mm512_loadu_ps(numbers.as_ptr().add(at));
+        let mut below = 0u64;
+        for at in (0..STRIP).step_by(GROUP) {
+            let norm = load(&side.norm, at);
+            let product = _mm512_cvtepi32_ps(_mm512_loadu_si512(products.as_ptr().add(at).cast()));
+            let product = _mm512_mul_ps(load(&side.scale, at), product);
+            let row = _mm512_fmadd_ps(_mm512_set1_ps(look.d), norm, _mm512_set1_ps(look.c));
+            let row = _mm512_fmadd_ps(row, norm, _mm512_set1_ps(look.f));
+            let row = _mm512_fmadd_ps(_mm512_set1_ps(look.b), load(&side.residual, at), row);
+            let value = _mm512_fmadd_ps(_mm512_set1_ps(look.a), product, row);
+            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(value, _mm512_setzero_ps());
+            below |= u64::from(mask) << at;
+        }
+        !below
+    }
+}
