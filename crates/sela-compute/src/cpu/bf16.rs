@@ -184,12 +184,12 @@ impl Left {
         Self { steps, ..self }
     }
 
-    /// That from row `row` on, the first of a block.
+    /// The same without its first `row` rows, whole blocks.
     ///
     /// # Safety
     ///
     /// There is such a row.
-    pub(crate) unsafe fn from_row(self, row: usize) -> Self {
+    pub(crate) unsafe fn skip_rows(self, row: usize) -> Self {
         debug_assert!(row.is_multiple_of(BLOCK));
         let at = first_line(row, self.steps);
         // SAFETY: the caller's promise.
@@ -502,7 +502,7 @@ unsafe fn product<K: Kernel>(
         for unit in units {
             for row in (0..rows).step_by(BLOCK) {
                 let n = BLOCK.min(rows - row);
-                let block = left.from_row(row);
+                let block = left.skip_rows(row);
                 // While one panel is multiplied, each block brings its share of the next.
                 let panel_lines = steps * STEP_LINES;
                 let share = (unit + 1) * panel_lines + row / BLOCK * panel_lines / blocks;

@@ -256,7 +256,7 @@ impl CpuForward<'_> {
                 };
                 let inner_left = at.inner_left.of_inputs(up.outputs());
                 let lines = match self.backend.bf16 {
-                    Some(_) => at.left.from_row(start),
+                    Some(_) => at.left.skip_rows(start),
                     None => at.left,
                 };
                 let input = Input { rows: read, lines };

@@ -180,17 +180,16 @@ impl Kernel for Amx {
 const STREAM: usize = 96;
 
 /// Brings lines near. Any address will do: it is no access.
+///
+/// # Safety
+///
+/// None, but that intrinsics are unsafe to call here.
 #[inline(always)]
-fn near<const LINES: usize>(from: *const Line) {
+unsafe fn near<const LINES: usize>(from: *const Line) {
     for line in 0..LINES {
+        let line = from.wrapping_add(line).cast();
         // SAFETY: every 64-bit x86 has SSE.
-        #[allow(
-            unused_unsafe,
-            reason = "safe to call where SSE is known to be enabled"
-        )]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(line).cast());
-        }
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
     }
 }
 
