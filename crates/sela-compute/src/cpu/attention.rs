@@ -19,6 +19,8 @@ pub(crate) struct Head {
     pub(crate) len: usize,
     /// Numbers of a head, a multiple of 16.
     pub(crate) dim: usize,
+    /// Whether the result is rounded to bf16 anyway: a coarser exponential will do.
+    pub(crate) coarse: bool,
     /// The output, `len` rows of `dim`.
     pub(crate) out: Rows<*mut f32>,
 }
@@ -75,30 +77,37 @@ pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const
             }
             let mut factors = [0.0; MR];
             for (r, f) in factors.iter_mut().enumerate().take(rows) {
-                *f = softmax::<V>(scores.at.add(r * padded), head.len, factor);
+                let scores = scores.at.add(r * padded);
+                *f = match head.coarse {
+                    true => softmax::<V, true>(scores, head.len, factor),
+                    false => softmax::<V, false>(scores, head.len, factor),
+                };
             }
             let out = Rows {
                 at: head.out.at.add(row * head.out.stride),
                 ..head.out
             };
-            for column in (0..head.dim).step_by(16) {
-                panel::<V, MR, N16>(
-                    rows,
-                    head.len,
-                    Rows {
-                        at: scores.at.cast_const(),
-                        stride: padded,
-                    },
-                    Rows {
-                        at: head.value.add(column),
-                        stride: head.stride,
-                    },
-                    Rows {
-                        at: out.at.add(column),
-                        ..out
-                    },
-                    Start::Row(ZEROS.as_ptr()),
-                );
+            let weights = Rows {
+                at: scores.at.cast_const(),
+                stride: padded,
+            };
+            let values = |column| Rows {
+                at: head.value.add(column),
+                stride: head.stride,
+            };
+            let to = |column| Rows {
+                at: out.at.add(column),
+                ..out
+            };
+            // Wide panels first: a weight that is read is used for all their columns.
+            let wide = head.dim / width * width;
+            for c in (0..wide).step_by(width) {
+                let start = Start::Row(ZEROS.as_ptr());
+                panel::<V, MR, NV>(rows, head.len, weights, values(c), to(c), start);
+            }
+            for c in (wide..head.dim).step_by(16) {
+                let start = Start::Row(ZEROS.as_ptr());
+                panel::<V, MR, N16>(rows, head.len, weights, values(c), to(c), start);
             }
             for (r, f) in factors.iter().enumerate().take(rows) {
                 scale::<V>(out.at.add(r * out.stride), head.dim, *f);

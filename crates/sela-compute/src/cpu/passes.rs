@@ -10,6 +10,7 @@ use super::linear::{Input, To};
 use super::pool::Member;
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
 use crate::encode::{Pooling, TensorRows};
+use crate::plan::Arithmetic;
 
 impl CpuForward<'_> {
     /// Takes a tile through all passes, sharing the work with the other members.
@@ -213,6 +214,7 @@ impl CpuForward<'_> {
                     stride,
                     len: range.len(),
                     dim,
+                    coarse: self.backend.arithmetic == Arithmetic::Bf16,
                     out: Rows {
                         at: at.context.at(row * hidden + head * dim),
                         stride: hidden,
