@@ -4,7 +4,7 @@ mod common;
 
 #[test]
 fn help_is_as_written() {
-    let pages: [&[&str]; 22] = [
+    let pages: [&[&str]; 24] = [
         &[],
         &["embed"],
         &["index"],
@@ -26,6 +26,8 @@ fn help_is_as_written() {
         &["doctor"],
         &["demo"],
         &["bench"],
+        &["bench", "compare"],
+        &["bench", "report"],
         &["validate"],
     ];
     for page in pages {

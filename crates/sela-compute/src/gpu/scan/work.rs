@@ -342,14 +342,9 @@ impl Engine {
         let sizes = [input.bytes().len() as u64, best_words * 4, counts_bytes];
         space.reserve(gpu, sizes)?;
         space.put(gpu, &input)?;
-        let mut recording = gpu.record("search")?;
         let selection = Key::selection(gpu.facts(), groups, job.k);
-        // Those that count begin with zeros.
-        if matches!(back, Back::Lists { .. }) && selection.len() > 1 {
-            let bytes = u64::from(lists) * 4;
-            let counts = space.counts(gpu)?;
-            recording.encoder().clear_buffer(counts, 0, Some(bytes));
-        }
+        let counts = matches!(back, Back::Lists { .. }) && selection.len() > 1;
+        let mut recording = self.recording(&space, counts.then_some(u64::from(lists) * 4))?;
         self.record_norms(&mut recording, &mut space, rankers, &placed)?;
         for run in runs(&placed) {
             let ranker = rankers[placed[run.start].record];
@@ -393,6 +388,16 @@ impl Engine {
             space,
             back,
         })
+    }
+
+    /// Begins to record; where groups are counted, that begins with zeros in so many bytes.
+    fn recording(&self, space: &Space, zeros: Option<u64>) -> Result<Recording, Error> {
+        let mut recording = self.gpu.record("search")?;
+        if zeros.is_some() {
+            let counts = space.counts(&self.gpu)?;
+            recording.encoder().clear_buffer(counts, 0, zeros);
+        }
+        Ok(recording)
     }
 
     /// Records the selection of the groups near the k-th best, for each query.
