@@ -22,6 +22,7 @@ pub(super) struct Plane {
     /// The codes, filled up with zeros to whole blocks of queries.
     signed: Vec<i8>,
     /// 128 more: as the unsigned side of VNNI's product.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     biased: Vec<u8>,
 }
 
@@ -49,6 +50,7 @@ impl Plane {
         &self.signed[query * self.stride..][..self.stride]
     }
 
+    #[cfg(target_arch = "x86_64")]
     fn biased(&self, query: usize) -> &[u8] {
         &self.biased[query * self.stride..][..self.stride]
     }
