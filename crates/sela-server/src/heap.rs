@@ -37,10 +37,15 @@ impl Ended {
     pub(crate) async fn tend(self) {
         loop {
             self.0.many.notified().await;
-            tokio::time::sleep(WAVE).await;
-            let ended = self.0.ended.swap(0, Ordering::Relaxed);
-            if let Ok(true) = tokio::task::spawn_blocking(trim).await {
-                tracing::debug!(ended, "memory of connections that ended was given back");
+            // Twice: the last of a long wave end after the first.
+            for _ in 0..2 {
+                tokio::time::sleep(WAVE).await;
+                let ended = self.0.ended.swap(0, Ordering::Relaxed);
+                if ended > 0
+                    && let Ok(true) = tokio::task::spawn_blocking(trim).await
+                {
+                    tracing::debug!(ended, "memory of connections that ended was given back");
+                }
             }
         }
     }
