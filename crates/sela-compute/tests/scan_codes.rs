@@ -165,6 +165,40 @@ fn overflows_are_counted() {
     assert!(stats.overflows > 0 && stats.hits == 1, "{stats:?}");
 }
 
+/// Queries that codes are not for, and more rows than codes help to find: searched in full, counted.
+#[test]
+fn full_scans_in_spite_of_codes_are_counted() {
+    let (dim, rows) = (16, 3_000);
+    let mut dice = Dice(15);
+    let numbers = dice.numbers(rows * dim);
+    let blocks = named(vec![Held::new(&numbers, dim, Record::F32, 0)], 9);
+    let near = dice.numbers(dim);
+    let far: Vec<f32> = near.iter().map(|x| x * 1e15).collect();
+    let scan = CpuScan::new(Isa::available()[0], 2)
+        .unwrap()
+        .with_codes(1 << 30);
+    let mut counted = Vec::new();
+    for (vectors, k) in [
+        (&near, 10),
+        (&near, 10),
+        (&near, 10),
+        (&far, 10),
+        (&near, 1_000),
+    ] {
+        let queries = Queries {
+            vectors,
+            dim,
+            metric: Metric::Dot,
+            k,
+        };
+        let found = search(&scan, &blocks, Record::F32, queries).unwrap();
+        let expected = ranked(&blocks, Record::F32, queries);
+        assert_same(&found, &expected, k, "in full");
+        counted.push(scan.code_stats().overflows);
+    }
+    assert_eq!(counted, [0, 0, 0, 1, 2]);
+}
+
 /// Norms from the smallest to the largest numbers, zeros, rows of one large number.
 #[test]
 fn extreme_rows() {

@@ -129,7 +129,7 @@ pub struct SearchStats {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Codes {
-    /// Portions that a search scanned by their codes.
+    /// Portions whose codes a search found.
     pub hits: u64,
     /// Portions that a search scanned in full, for they had none.
     pub misses: u64,
@@ -139,7 +139,9 @@ pub struct Codes {
     pub dropped: u64,
     /// Rows of portions with codes that were scored from their numbers, once for each query.
     pub rescored: u64,
-    /// Times that codes could not tell rows apart and a part of a portion was scanned in full.
+    /// Times that codes were there and rows were scanned in full nevertheless: a part of a portion
+    /// whose rows they could not tell apart, or a whole search, for too many rows or by queries with
+    /// norms beyond 1e-12..1e12.
     pub overflows: u64,
     /// Bytes there now.
     pub bytes: u64,

@@ -230,6 +230,8 @@ pub struct Machine {
     pub devices: Vec<Used>,
     /// Most bytes of vectors in a GPU's memory.
     pub gpu_cache: u64,
+    /// Most bytes of codes of vectors in memory.
+    pub scan_cache: u64,
     /// The operating system and architecture.
     pub system: String,
 }
@@ -354,6 +356,7 @@ fn machine(bench: &Bench<'_>) -> Result<Machine> {
         arithmetic: devices.first().and_then(|used| used.arithmetic.clone()),
         devices,
         gpu_cache: options.gpu_cache,
+        scan_cache: options.scan_cache,
         system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
     })
 }

@@ -87,7 +87,7 @@ fn units() -> Vec<Bf16Unit> {
     #[cfg(target_arch = "x86_64")]
     {
         let all = [
-            (Bf16Unit::Amx, amx::is_available()),
+            (Bf16Unit::Amx, super::amx::Product::Bf16.is_available()),
             (Bf16Unit::Avx512Bf16, avx512::is_available()),
         ];
         let found = all.into_iter().filter(|(_, available)| *available);

@@ -1,5 +1,7 @@
 //! The CPU backend: lanes, kernels, a pool of threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 pub(crate) mod bf16;
 pub(crate) mod encode;

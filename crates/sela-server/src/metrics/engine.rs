@@ -216,7 +216,7 @@ fn codes(stats: &Stats, page: &mut Page) {
     for (name, help, count) in [
         (
             "sela_scan_cache_hits",
-            "Portions of vectors that a search on the CPU scanned by their codes",
+            "Portions of vectors whose codes a search on the CPU found",
             codes.hits,
         ),
         (
@@ -241,7 +241,7 @@ fn codes(stats: &Stats, page: &mut Page) {
         ),
         (
             "sela_scan_overflows",
-            "Times that codes could not tell vectors apart",
+            "Times that codes were there and vectors were scanned in full nevertheless",
             codes.overflows,
         ),
     ] {

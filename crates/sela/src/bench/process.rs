@@ -144,6 +144,7 @@ fn command(program: &Path, side: &Side) -> Command {
     command.args(["--dtype", &format!("{:?}", has.dtype).to_lowercase()]);
     command.args(["--device", &side.name]);
     command.args(["--gpu-cache", &has.gpu_cache.to_string()]);
+    command.args(["--scan-cache", &has.scan_cache.to_string()]);
     if let Some(threads) = has.threads {
         command.args(["--threads", &threads.to_string()]);
     }

@@ -1,107 +1,18 @@
 //! bf16 products on the tiles of Intel's AMX.
 //!
-//! The eight tile registers hold 16 rows of 64 bytes each: four of sums (32 rows by 32 outputs), two
-//! of the left side, two of weights. The compiler knows no tiles: it neither uses nor keeps them, so
-//! what a piece of assembly leaves in them the next one finds. See Intel's "Architecture Instruction Set Extensions Programming Reference", chapter 3.
+//! Four of the eight tiles hold sums (32 rows by 32 outputs), two the left side, two weights. A step is
+//! one piece of assembly, and the sums stay in their tiles from one to the next.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _MM_HINT_T0, _mm_prefetch, _xgetbv};
-use std::sync::OnceLock;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::{
     BLOCK, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH, run as run_kernel,
 };
+use crate::cpu::amx::Tiles;
 use crate::cpu::lanes::x86::Avx512;
-use crate::isa::Isa;
-
-/// Whether this CPU has it and the system lets this process use it. Asked once a process, since the
-/// asking is what allows it.
-pub(super) fn is_available() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| Isa::Avx512.is_available() && cpu_has_it() && system_allows_it())
-}
-
-/// Tiles and their bf16 product, and a system that keeps tiles when it switches threads.
-fn cpu_has_it() -> bool {
-    const BF16_AND_TILES: u32 = 1 << 22 | 1 << 24;
-    const SAVED: u64 = 1 << 17 | 1 << 18;
-    // SAFETY: every 64-bit x86 has CPUID.
-    #[allow(unused_unsafe, reason = "safe to call since Rust 1.94")]
-    let has_tiles = unsafe {
-        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & BF16_AND_TILES == BF16_AND_TILES
-    };
-    if !has_tiles || !is_x86_feature_detected!("xsave") {
-        return false;
-    }
-    // SAFETY: the CPU has XSAVE, and a system that offers AVX-512 has enabled it.
-    unsafe { saved_state() & SAVED == SAVED }
-}
-
-/// # Safety
-///
-/// The CPU has XSAVE.
-#[target_feature(enable = "xsave")]
-unsafe fn saved_state() -> u64 {
-    // SAFETY: the caller's promise.
-    unsafe { _xgetbv(0) }
-}
-
-/// Asks Linux for the tiles' 8 KiB of state a thread, for all threads of the process.
-#[cfg(target_os = "linux")]
-fn system_allows_it() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
-    const XTILEDATA: u64 = 18;
-    let result: i64;
-    // SAFETY: a system call that takes two numbers and touches no memory of ours.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") ARCH_PRCTL => result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-/// Other systems would have to be asked in other ways, which nobody has tried yet.
-#[cfg(not(target_os = "linux"))]
-fn system_allows_it() -> bool {
-    false
-}
-
-/// Eight tiles of 16 rows by 64 bytes, as `LDTILECFG` wants it said.
-#[repr(C, align(64))]
-struct Config([u8; 64]);
-
-static CONFIG: Config = {
-    let mut bytes = [0; 64];
-    bytes[0] = 1; // the palette
-    let mut tile = 0;
-    while tile < 8 {
-        bytes[16 + 2 * tile] = 64; // bytes of a row, 16 bits
-        bytes[48 + tile] = 16; // rows
-        tile += 1;
-    }
-    Config(bytes)
-};
 
 struct Amx;
-
-/// Tiles that are laid out; given back when it is dropped, also by a panic.
-struct Tiles(());
-
-impl Drop for Tiles {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: only `Amx::ready` makes one, on a CPU that has tiles.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
-    }
-}
 
 impl Kernel for Amx {
     type Lanes = Avx512;
@@ -110,14 +21,7 @@ impl Kernel for Amx {
     #[inline(always)]
     unsafe fn ready() -> Tiles {
         // SAFETY: the caller's promise: the CPU has tiles.
-        unsafe {
-            asm!(
-                "ldtilecfg [{0}]",
-                in(reg) &raw const CONFIG,
-                options(nostack, readonly, preserves_flags)
-            );
-        }
-        Tiles(())
+        unsafe { Tiles::lay_out() }
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ const GHOSTS_MAX: usize = 1 << 16;
 /// What the codes of rows have come to so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CodeStats {
-    /// Blocks that a search scanned by their codes.
+    /// Blocks whose codes a search found.
     pub hits: u64,
     /// Named blocks that a search scanned without codes, for there were none.
     pub misses: u64,
@@ -31,7 +31,9 @@ pub struct CodeStats {
     pub budget: u64,
     /// Rows of blocks scanned by codes that were scored canonically, once for each query.
     pub rescored: u64,
-    /// Times that too many rows of a piece might have been among the nearest: it was scanned whole.
+    /// Times that codes were there and rows were scanned in full nevertheless: a piece of which too
+    /// many might have been among the nearest, or a whole search, for too many rows or by queries
+    /// that codes are not for.
     pub overflows: u64,
 }
 

@@ -88,7 +88,8 @@ type PassFn = unsafe fn(side: &Side, products: &Products, look: &Look) -> u64;
 pub(super) struct Dots {
     pub(super) name: &'static str,
     pub(super) one: OneFn,
-    many: ManyFn,
+    /// Without it, many are one after the other.
+    many: Option<ManyFn>,
     pass: PassFn,
 }
 
@@ -99,7 +100,7 @@ impl Dots {
         #[cfg(target_arch = "x86_64")]
         {
             if isa == Isa::Avx512 && isa.is_available() && is_x86_feature_detected!("avx512vnni") {
-                if amx::is_available() {
+                if crate::cpu::amx::Product::Int8.is_available() {
                     found.push(vnni::with("amx-int8", amx::many));
                 }
                 found.push(vnni::with("avx512-vnni", vnni::many));
@@ -128,7 +129,7 @@ impl Dots {
         plain()
     }
 
-    /// Whether it gives the integers of the plain loop.
+    /// Whether it gives the integers of the plain loop, and lets the same rows pass.
     fn is_right(&self) -> bool {
         const QUERIES: usize = 2 * BLOCK;
         let mut state = 1u32;
@@ -155,6 +156,9 @@ impl Dots {
                         .sum::<i32>()
                 };
                 *offset = -128 * group.iter().map(of).sum::<i32>();
+                side.scale[row] = 1.0;
+                side.residual[row] = (row % 5) as f32;
+                side.norm[row] = (row % 7) as f32;
             }
             [(0, 1), (0, QUERIES)].iter().all(|&(first, count)| {
                 let mut expected = vec![[0; STRIP]; count];
@@ -164,7 +168,21 @@ impl Dots {
                     plain().strip(&lines, &side, &plane, first, &mut expected);
                     self.strip(&lines, &side, &plane, first, &mut found);
                 }
-                expected == found
+                let same = |products: &Products| {
+                    // Whole numbers, so that no rounding decides.
+                    let look = Look {
+                        a: 1.0,
+                        b: 2.0,
+                        c: -3.0,
+                        d: 1.0,
+                        f: -(products[7] as f32),
+                    };
+                    // SAFETY: the same.
+                    unsafe {
+                        plain().pass(&side, products, &look) == self.pass(&side, products, &look)
+                    }
+                };
+                expected == found && expected.iter().all(same)
             })
         })
     }
@@ -191,7 +209,14 @@ impl Dots {
                 out => {
                     assert!(first.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK));
                     assert!((first + out.len()) * plane.stride <= plane.signed.len());
-                    (self.many)(lines, side, plane, first, out);
+                    match self.many {
+                        Some(many) => many(lines, side, plane, first, out),
+                        None => {
+                            for (query, out) in (first..).zip(out) {
+                                (self.one)(lines, &side.offset, plane, query, out);
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -266,16 +291,10 @@ fn plain() -> Dots {
     unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
         passing(side, products, look)
     }
-    unsafe fn many(l: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]) {
-        for (i, out) in out.iter_mut().enumerate() {
-            // SAFETY: plain code.
-            unsafe { one(l, &side.offset, plane, first + i, out) };
-        }
-    }
     Dots {
         name: "plain",
         one,
-        many,
+        many: None,
         pass,
     }
 }
@@ -313,16 +332,10 @@ fn avx2() -> Dots {
     unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
         passing(side, products, look)
     }
-    unsafe fn many(l: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]) {
-        for (i, out) in out.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { one(l, &side.offset, plane, first + i, out) };
-        }
-    }
     Dots {
         name: "avx2",
         one,
-        many,
+        many: None,
         pass,
     }
 }

@@ -128,7 +128,12 @@ pub(super) fn run(
         Asked::There(codes) => Some(codes),
         _ => None,
     });
-    let prescan = Prescan::new(dots, packed, blocks, codes.collect());
+    let codes: Vec<_> = codes.collect();
+    let any = codes.iter().any(Option::is_some);
+    let prescan = Prescan::new(dots, packed, blocks, codes);
+    if any && prescan.is_none() {
+        cache.overflows.fetch_add(1, Ordering::Relaxed);
+    }
     let strip = kernels.strip_rows(packed.dim, queries);
     let (cuts, pieces, kept) = cut(packed, strip, blocks, |block| Use {
         coded: prescan.as_ref().is_some_and(|p| p.codes[block].is_some()),

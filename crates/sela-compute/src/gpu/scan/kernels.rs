@@ -185,9 +185,13 @@ impl Key {
             }
             Self::Choose { threads } => {
                 text += &format!("const THREADS: u32 = {threads}u;\n");
+                text += include_str!("selection.wgsl");
                 include_str!("choose.wgsl")
             }
-            Self::Coarse | Self::Fine | Self::Pick => include_str!("select.wgsl"),
+            Self::Coarse | Self::Fine | Self::Pick => {
+                text += include_str!("selection.wgsl");
+                include_str!("select.wgsl")
+            }
         };
         text += "const LOW: f32 = -3.4e38;\nconst NONE: u32 = 0xffffffffu;\n";
         text += &expand(file, &names)?;
@@ -207,8 +211,9 @@ impl Key {
     fn bindings(self) -> &'static [Binding] {
         use Binding::{Read, ReadWrite};
         match self {
-            Self::Few { .. } | Self::Choose { .. } => &[Read, Read, ReadWrite],
-            Self::Coarse | Self::Fine | Self::Pick => &[Read, Read, ReadWrite],
+            Self::Few { .. } | Self::Choose { .. } | Self::Coarse | Self::Fine | Self::Pick => {
+                &[Read, Read, ReadWrite]
+            }
             Self::Matrix { .. } => &[Read, Read, ReadWrite, Read, Read],
             Self::Norms { .. } => &[ReadWrite],
         }

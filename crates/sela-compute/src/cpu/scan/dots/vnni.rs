@@ -14,7 +14,7 @@ pub(super) fn with(name: &'static str, many: ManyFn) -> Dots {
     Dots {
         name,
         one,
-        many,
+        many: Some(many),
         pass,
     }
 }
