@@ -184,12 +184,12 @@ impl Key {
                 include_str!("norms.wgsl")
             }
             Self::Choose { threads } => {
+                names.push(("CHOOSE", 1));
                 text += &format!("const THREADS: u32 = {threads}u;\n");
-                text += include_str!("selection.wgsl");
-                include_str!("choose.wgsl")
+                include_str!("select.wgsl")
             }
             Self::Coarse | Self::Fine | Self::Pick => {
-                text += include_str!("selection.wgsl");
+                names.push(("CHOOSE", 0));
                 include_str!("select.wgsl")
             }
         };
