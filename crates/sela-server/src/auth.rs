@@ -1,6 +1,6 @@
 //! Who asks, and what they may do.
 //!
-//! [`guard`] stands before everything, the paths that do not exist included: without a key there
+//! [`admit`] stands before everything, the paths that do not exist included: without a key there
 //! is nothing to learn here but 401. [`at_least`] then holds the caller's role against the route's.
 
 use std::sync::Arc;
@@ -64,33 +64,22 @@ pub(crate) struct Caller {
 /// Paths that need no key.
 pub(crate) const PUBLIC: [&str; 4] = ["/health/live", "/health/ready", "/docs", "/openapi.json"];
 
-/// Lets nobody past without a key.
-pub(crate) async fn guard(
-    State(app): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if PUBLIC.contains(&request.uri().path()) {
-        return next.run(request).await;
+/// Lets nobody past without a key; says who asks, which is nobody on public paths.
+pub(crate) fn admit(app: &AppState, request: &mut Request) -> Result<Option<Caller>, ApiError> {
+    let path = request.uri().path();
+    if PUBLIC.contains(&path) {
+        return Ok(None);
     }
-    let open = app.settings.telemetry.metrics_open && request.uri().path() == metrics::PATH;
+    let open = app.settings.telemetry.metrics_open && path == metrics::PATH;
     let caller = match open {
-        true => Ok(Caller {
+        true => Caller {
             role: Role::Read,
             who: "anybody".into(),
-        }),
-        false => identify(&app, request.headers()),
+        },
+        false => identify(app, request.headers())?,
     };
-    match caller {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller.clone());
-            let mut response = next.run(request).await;
-            // For the logs.
-            response.extensions_mut().insert(caller);
-            response
-        }
-        Err(error) => error.into_response(),
-    }
+    request.extensions_mut().insert(caller.clone());
+    Ok(Some(caller))
 }
 
 fn identify(app: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
@@ -109,11 +98,7 @@ fn identify(app: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
     };
     let wrong = || ApiError::unauthorized("wrong_key", "the key is not known here");
     if shown.starts_with(PREFIX) {
-        let key = app.keys.find(shown).ok_or_else(wrong)?;
-        return Ok(Caller {
-            role: key.role,
-            who: key.id.into(),
-        });
+        return app.keys.find(shown).ok_or_else(wrong);
     }
     match &app.jwt {
         Some(jwt) if shown.bytes().filter(|&b| b == b'.').count() == 2 => jwt.check(shown),
@@ -149,7 +134,7 @@ async fn require(State(role): State<Role>, request: Request, next: Next) -> Resp
             let error = ApiError::new(StatusCode::FORBIDDEN, "role_too_low", detail);
             error.into_response()
         }
-        // A route that the guard does not stand before is a fault of ours: nobody gets past.
+        // A route that `admit` does not stand before is a fault of ours: nobody gets past.
         None => ApiError::unauthorized("no_key", "this needs a key").into_response(),
     }
 }

@@ -7,7 +7,7 @@ mod engine;
 
 use std::borrow::Cow;
 
-use axum::Json;
+use crate::json::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 

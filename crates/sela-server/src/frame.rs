@@ -1,17 +1,18 @@
-//! What is around every request: its id, its line in the log, and errors in the path's shape.
+//! What is around every request: its id, its key, its line in the log, and errors in the path's
+//! shape.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use crate::audit::Refused;
-use crate::auth::Caller;
+use crate::auth::admit;
 use crate::error::{ApiError, Shape};
 use crate::state::AppState;
 use crate::telemetry::Seen;
@@ -26,28 +27,30 @@ const ID_MAX: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// Frames a request.
-pub(crate) async fn frame(State(app): State<AppState>, request: Request, next: Next) -> Response {
+/// Frames a request, and lets it past if it may.
+pub(crate) async fn frame(
+    State(app): State<AppState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let id = request_id(request.headers());
     let shape = Shape::of(request.uri().path());
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let seen = Seen::begin(&app, &request, &id);
-    let mut response = next.run(request).instrument(seen.span()).await;
+    let span = seen.span();
+    let (caller, mut response) = match span.in_scope(|| admit(&app, &mut request)) {
+        Ok(caller) => (caller, next.run(request).instrument(span).await),
+        Err(error) => (None, error.into_response()),
+    };
     let error = response.extensions_mut().remove::<Box<ApiError>>();
     if let Some(error) = &error {
-        let allow = response.headers_mut().remove(axum::http::header::ALLOW);
+        let allow = response.headers_mut().remove(header::ALLOW);
         if shape != Shape::Own {
-            let caller = response.extensions_mut().remove::<Caller>();
             response = error.respond(shape);
-            if let Some(caller) = caller {
-                response.extensions_mut().insert(caller);
-            }
         }
         if let Some(allow) = allow {
-            response
-                .headers_mut()
-                .insert(axum::http::header::ALLOW, allow);
+            response.headers_mut().insert(header::ALLOW, allow);
         }
         if matches!(
             error.status,
@@ -60,12 +63,12 @@ pub(crate) async fn frame(State(app): State<AppState>, request: Request, next: N
                 peer,
                 method: method.as_str(),
                 path: uri.path(),
-                who: response.extensions().get::<Caller>().map(|c| &*c.who),
+                who: caller.as_ref().map(|caller| &*caller.who),
                 request_id: id.to_str().unwrap_or_default(),
             });
         }
     }
-    seen.end(&mut response, peer);
+    seen.end(&mut response, peer, caller.as_ref());
     response.headers_mut().insert(REQUEST_ID.clone(), id);
     response
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
-use crate::auth::Role;
+use crate::auth::{Caller, Role};
 use crate::time;
 use crate::watched::Watched;
 
@@ -263,19 +263,35 @@ fn digest(secret: &str) -> [u8; 32] {
 
 /// The keys of a running server: as the file has them, a change seen within a second.
 pub(crate) struct Keys {
-    watched: Watched<Vec<Key>>,
+    watched: Watched<Vec<Known>>,
+}
+
+/// What a request is held against.
+struct Known {
+    digest: [u8; 32],
+    caller: Caller,
 }
 
 impl Keys {
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let load = |path: &Path| KeyFile::new(path).list().map_err(|e| e.to_string());
+        let known = |key: Key| Known {
+            digest: key.digest,
+            caller: Caller {
+                role: key.role,
+                who: key.id.into(),
+            },
+        };
+        let load = move |path: &Path| {
+            let keys = KeyFile::new(path).list().map_err(|e| e.to_string())?;
+            Ok(keys.into_iter().map(known).collect())
+        };
         Ok(Self {
             watched: Watched::open(path, load)?,
         })
     }
 
-    /// The key that a caller shows. Every key is looked at whole, so that time tells nothing.
-    pub(crate) fn find(&self, secret: &str) -> Option<Key> {
+    /// Whose key it is that a caller shows. Every key is looked at whole, so that time tells nothing.
+    pub(crate) fn find(&self, secret: &str) -> Option<Caller> {
         let shown = digest(secret);
         let keys = self.watched.get();
         let mut found = u32::MAX;
@@ -283,7 +299,7 @@ impl Keys {
             let same = key.digest.ct_eq(&shown);
             found.conditional_assign(&(at as u32), same);
         }
-        keys.get(found as usize).cloned()
+        keys.get(found as usize).map(|key| key.caller.clone())
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -341,13 +357,17 @@ mod tests {
         let text = fs::read_to_string(file.path()).unwrap();
         assert!(!text.contains(&made.secret) && text.contains("laptop"));
         let keys = Keys::open(file.path()).unwrap();
-        assert_eq!(keys.find(&made.secret), Some(made.key.clone()));
-        assert_eq!(keys.find(&other.secret), Some(other.key));
-        assert_eq!(keys.find("sela_"), None);
+        let whose = |secret: &str| keys.find(secret).map(|who| (who.role, who.who.to_string()));
+        assert_eq!(
+            whose(&made.secret),
+            Some((Role::Write, made.key.id.clone()))
+        );
+        assert_eq!(whose(&other.secret), Some((Role::Read, other.key.id)));
+        assert_eq!(whose("sela_"), None);
         assert_eq!(file.revoke(&made.key.id).unwrap(), made.key);
         keys.look();
-        assert_eq!(keys.find(&made.secret), None);
-        assert!(keys.find(&other.secret).is_some());
+        assert_eq!(whose(&made.secret), None);
+        assert!(whose(&other.secret).is_some());
     }
 
     #[cfg(unix)]

@@ -14,6 +14,7 @@ mod error;
 mod extract;
 mod frame;
 mod heap;
+mod json;
 mod jwt;
 mod keys;
 mod listen;

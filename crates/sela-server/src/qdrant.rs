@@ -16,7 +16,7 @@ mod write;
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use sela::Id;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;

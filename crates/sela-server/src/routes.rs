@@ -10,7 +10,6 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::auth::guard;
 use crate::error::ApiError;
 use crate::frame::frame;
 use crate::metrics;
@@ -35,7 +34,6 @@ pub fn router(app: AppState) -> Router {
     router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app.clone(), guard))
         .layer(from_fn_with_state(app.clone(), frame))
         .with_state(app)
 }

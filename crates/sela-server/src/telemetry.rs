@@ -7,6 +7,7 @@ mod export;
 mod otlp;
 mod trace;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::body::HttpBody;
@@ -68,7 +69,12 @@ impl Seen {
     }
 
     /// It is answered.
-    pub(crate) fn end(mut self, response: &mut Response, peer: Option<std::net::SocketAddr>) {
+    pub(crate) fn end(
+        mut self,
+        response: &mut Response,
+        peer: Option<SocketAddr>,
+        caller: Option<&Caller>,
+    ) {
         self.ended = true;
         let took = self.began.elapsed();
         let status = response.status();
@@ -76,7 +82,6 @@ impl Seen {
             .metrics
             .http
             .end(&self.method, self.route(), status, took);
-        let caller = response.extensions_mut().remove::<Caller>();
         tracing::info!(
             target: "sela_server::access",
             request_id = self.id(),
@@ -86,7 +91,7 @@ impl Seen {
             status = status.as_u16(),
             ms = took.as_secs_f64() * 1e3,
             bytes = response.body().size_hint().exact(),
-            key = caller.as_ref().map(|caller| &*caller.who),
+            key = caller.map(|caller| &*caller.who),
             peer = peer.map(tracing::field::display),
             "answered"
         );

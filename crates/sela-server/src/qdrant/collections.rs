@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use sela::{CollectionOptions, Metric, Vectors};
 use serde_json::{Value, json};

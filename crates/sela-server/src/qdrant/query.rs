@@ -4,7 +4,7 @@ mod mmr;
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use sela::{Collection, Fields, Filter, Id, Near, Query};
 use serde_json::Value;

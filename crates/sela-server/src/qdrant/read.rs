@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use sela::{FieldPath, Fields, Id, Payload, Row, keep_fields, leave_fields};
 use serde_json::{Map, Value};

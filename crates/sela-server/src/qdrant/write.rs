@@ -4,7 +4,7 @@ mod changes;
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

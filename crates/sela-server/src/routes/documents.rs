@@ -4,7 +4,7 @@ mod lines;
 
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use axum::Json;
+use crate::json::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};

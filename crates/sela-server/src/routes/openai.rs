@@ -1,6 +1,6 @@
 //! OpenAI's routes: embeddings and models.
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::{Request, State};
 use sela::{Database, Fields, Id, Item, Query};
 use utoipa_axum::router::OpenApiRouter;

@@ -1,6 +1,6 @@
 //! What this machine has, what was done, checks and measurements.
 
-use axum::Json;
+use crate::json::Json;
 use axum::extract::State;
 use sela::Capabilities;
 use utoipa_axum::router::OpenApiRouter;
