@@ -1,5 +1,8 @@
 //! Attention of one head over one sequence, without padding and without a full score matrix.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
+
 use super::gemm::{Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
@@ -28,6 +31,33 @@ pub(crate) struct Head {
 /// Numbers of scratch that [`attention`] needs for sequences of up to `len` tokens.
 pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> usize {
     len.next_multiple_of(width) * (dim + rows)
+}
+
+/// Numbers of bf16 in the row of a tile.
+const TILE_DEPTH: usize = 32;
+
+/// Whether this CPU has tiles for attention beside products of bf16.
+pub(crate) fn on_tiles() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::is_available();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether heads of so many numbers fill the rows of tiles.
+pub(crate) fn fits_tiles(dim: usize) -> bool {
+    dim.is_multiple_of(TILE_DEPTH)
+}
+
+/// Lines of scratch that attention on tiles needs for sequences of up to `len` tokens.
+pub(crate) fn tile_lines(len: usize, dim: usize) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    return tiles::scratch_lines(len, dim);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (len, dim);
+        0
+    }
 }
 
 /// `softmax(q k^T / sqrt(dim)) v`, a few query rows at a time: their scores stay in the cache.

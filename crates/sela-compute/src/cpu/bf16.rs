@@ -41,6 +41,12 @@ const STEP_LINES: usize = 2 * PAIRS;
 #[repr(C, align(64))]
 pub(crate) struct Line([u32; 16]);
 
+#[cfg(test)]
+impl Line {
+    /// A line of NaNs, as numbers of either kind.
+    pub(crate) const NAN: Self = Self([0x7fff_7fff; 16]);
+}
+
 /// The sums of a block.
 #[repr(C, align(64))]
 struct Tile([[f32; WIDTH]; BLOCK]);
@@ -182,6 +188,17 @@ impl Left {
     pub(crate) fn of_inputs(self, inputs: usize) -> Self {
         let steps = inputs.div_ceil(STEP);
         Self { steps, ..self }
+    }
+
+    /// A line of a row's upper parts.
+    ///
+    /// # Safety
+    ///
+    /// There is such a line.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) unsafe fn line(self, row: usize, step: usize) -> *mut Line {
+        // SAFETY: the caller's promise.
+        unsafe { self.high.add(first_line(row, self.steps) + step * GROUP) }
     }
 
     /// The same without its first `row` rows, whole blocks.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attention;
-use super::bf16::{Left, Room, Split, Unit};
+use super::bf16::{Left, Line, Room, Split, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
@@ -19,6 +19,7 @@ use crate::encode::{
     TensorRows, Ticket,
 };
 use crate::error::Error;
+use crate::inventory::Bf16Unit;
 use crate::isa::Isa;
 use crate::plan::Arithmetic;
 
@@ -52,6 +53,8 @@ pub struct CpuEncode {
     pub(super) arithmetic: Arithmetic,
     /// What rounds and multiplies, where products are of bf16.
     pub(super) bf16: Option<(Unit, Split)>,
+    /// Whether attention is worked off on tiles too, where heads fit.
+    pub(super) tiles: bool,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -100,10 +103,18 @@ impl CpuEncode {
             kernels,
             isa,
             arithmetic,
+            tiles: arithmetic == Arithmetic::Bf16
+                && Unit::of(isa) == Unit::Own(Bf16Unit::Amx)
+                && attention::on_tiles(),
             bf16: split.map(|split| (Unit::of(isa), split)),
             pool,
             scratch: Mutex::default(),
         })
+    }
+
+    /// Whether attention in heads of so many numbers is worked off on tiles.
+    pub(super) fn is_on_tiles(&self, dim: usize) -> bool {
+        self.tiles && attention::fits_tiles(dim)
     }
 
     /// The arithmetic of its products.
@@ -293,6 +304,8 @@ struct Scratch {
     inner: Vec<f32>,
     attention: Vec<f32>,
     attention_each: usize,
+    attention_lines: Vec<Line>,
+    attention_lines_each: usize,
     left: Room,
     inner_left: Room,
 }
@@ -307,6 +320,9 @@ pub(super) struct Layout {
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
     pub(super) attention_each: usize,
+    /// The same for attention on tiles, and its lines.
+    pub(super) attention_lines: Shared,
+    pub(super) attention_lines_each: usize,
     /// Of rows of the hidden size, and of the feed-forward block's inner size; where products are
     /// of bf16.
     pub(super) left: Left,
@@ -338,8 +354,17 @@ impl Scratch {
                         &mut self.projected,
                         rows * w.projections.units() * w.projections.unit(),
                     );
-                    grow(&mut self.context, rows * forward.hidden);
                     let dim = forward.hidden / w.heads;
+                    if forward.backend.is_on_tiles(dim) {
+                        let each =
+                            attention::tile_lines(longest, dim).max(self.attention_lines_each);
+                        self.attention_lines_each = each;
+                        if self.attention_lines.len() < each * members {
+                            self.attention_lines.resize(each * members, Line::default());
+                        }
+                        continue;
+                    }
+                    grow(&mut self.context, rows * forward.hidden);
                     let each = attention::scratch_len(longest, dim, kernels.width, kernels.rows);
                     self.attention_each = self.attention_each.max(each);
                     grow(&mut self.attention, self.attention_each * members);
@@ -367,6 +392,8 @@ impl Scratch {
             inner: Shared(self.inner.as_mut_ptr()),
             attention: Shared(self.attention.as_mut_ptr()),
             attention_each: self.attention_each,
+            attention_lines: Shared(self.attention_lines.as_mut_ptr().cast()),
+            attention_lines_each: self.attention_lines_each,
         }
     }
 }

@@ -130,7 +130,7 @@ unsafe fn exp<V: Lanes>(x: V) -> V {
 ///
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn exp2_coarse<V: Lanes>(x: V) -> V {
+pub(super) unsafe fn exp2_coarse<V: Lanes>(x: V) -> V {
     // Fitted for the least relative error on |x| <= 1/2.
     #[allow(clippy::excessive_precision)]
     const FIT: [f32; 5] = [

@@ -2,7 +2,13 @@
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Tiles;
 use super::attention::Head;
+#[cfg(target_arch = "x86_64")]
+use super::attention::tiles;
+#[cfg(target_arch = "x86_64")]
+use super::bf16::Line;
 use super::bf16::{Job, Left};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
@@ -161,9 +167,15 @@ impl CpuForward<'_> {
             };
             layer.apply(kernels, rows.len(), input, units, To::Set(projected));
             member.wait();
-            self.run_heads(member, weights, tile, at);
+            let dim = hidden / weights.heads;
+            let on_tiles = self.backend.is_on_tiles(dim);
+            match on_tiles {
+                #[cfg(target_arch = "x86_64")]
+                true => self.run_heads_on_tiles(member, weights, tile, at),
+                _ => self.run_heads(member, weights, tile, at),
+            }
             member.wait();
-            if self.backend.bf16.is_some() {
+            if self.backend.bf16.is_some() && !on_tiles {
                 self.round(context, member.share(rows.len(), 1), at.left);
                 member.wait();
             }
@@ -222,6 +234,50 @@ impl CpuForward<'_> {
                 };
                 let scratch = at.attention.at(member.index * at.attention_each);
                 (self.backend.kernels.attention)(head, scratch);
+            }
+        }
+    }
+
+    /// The same on tiles, into the left side of the output's product.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run), and attention is on tiles.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn run_heads_on_tiles(
+        &self,
+        member: Member<'_>,
+        weights: &CpuAttention,
+        tile: &Range<usize>,
+        at: Layout,
+    ) {
+        let hidden = self.hidden;
+        let dim = hidden / weights.heads;
+        let stride = weights.projections.units() * weights.projections.unit();
+        let first = self.rows(tile).start;
+        // SAFETY: the caller's promise: there are tiles. The head's columns lie inside the projected
+        // rows of the tile, and its lines inside those of the left side, which nobody reads any more.
+        unsafe {
+            let tiles = Tiles::lay_out();
+            for item in member.share(tile.len() * weights.heads, 1) {
+                let (sequence, head) = (tile.start + item / weights.heads, item % weights.heads);
+                let range = self.batch.range(sequence);
+                let row = range.start - first;
+                let query = at.projected.at(row * stride + head * dim).cast_const();
+                let head = tiles::Head {
+                    query,
+                    key: query.add(hidden),
+                    value: query.add(2 * hidden),
+                    stride,
+                    len: range.len(),
+                    dim,
+                    out: at.left,
+                    row,
+                    step: head * tiles::lines(dim),
+                };
+                let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
+                let scratch = at.attention_lines.at(member.index * each);
+                tiles::attention(&tiles, &head, scratch.cast());
             }
         }
     }
