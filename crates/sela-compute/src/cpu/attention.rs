@@ -3,6 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
 
+use super::bf16::Split;
 use super::gemm::{Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
@@ -50,12 +51,12 @@ pub(crate) fn fits_tiles(dim: usize) -> bool {
 }
 
 /// Lines of scratch that attention on tiles needs for sequences of up to `len` tokens.
-pub(crate) fn tile_lines(len: usize, dim: usize) -> usize {
+pub(crate) fn tile_lines(len: usize, dim: usize, split: Split) -> usize {
     #[cfg(target_arch = "x86_64")]
-    return tiles::scratch_lines(len, dim);
+    return tiles::scratch_lines(len, dim, split);
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (len, dim);
+        let _ = (len, dim, split);
         0
     }
 }

@@ -190,15 +190,17 @@ impl Left {
         Self { steps, ..self }
     }
 
-    /// A line of a row's upper parts.
+    /// A line of a row, of upper and of lower parts; where there are no such parts the second leads
+    /// nowhere.
     ///
     /// # Safety
     ///
     /// There is such a line.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) unsafe fn line(self, row: usize, step: usize) -> *mut Line {
+    pub(crate) unsafe fn line(self, row: usize, step: usize) -> [*mut Line; 2] {
+        let at = first_line(row, self.steps) + step * GROUP;
         // SAFETY: the caller's promise.
-        unsafe { self.high.add(first_line(row, self.steps) + step * GROUP) }
+        [unsafe { self.high.add(at) }, self.low.wrapping_add(at)]
     }
 
     /// The same without its first `row` rows, whole blocks.
@@ -346,6 +348,35 @@ fn left_over(x: f32) -> u16 {
     rounded(x - f32::from_bits(u32::from(rounded(x)) << 16))
 }
 
+/// Packs all weights. Generic, so that the rounding is not called but inlined.
+fn pack(
+    weight: &[f32],
+    [outputs, inputs]: [usize; 2],
+    part: impl Fn(f32) -> u16 + Copy,
+) -> Vec<Line> {
+    let steps = inputs.div_ceil(STEP);
+    let mut lines = vec![Line::default(); outputs.div_ceil(WIDTH) * steps * STEP_LINES];
+    for (panel, lines) in lines.chunks_exact_mut(steps * STEP_LINES).enumerate() {
+        for (tile, first) in [0, 16].map(|at| panel * WIDTH + at).into_iter().enumerate() {
+            let rows = outputs.saturating_sub(first).min(16);
+            let rows = &weight[first.min(outputs) * inputs..][..rows * inputs];
+            pack_tile(rows, inputs, part, &mut lines[tile * PAIRS..]);
+        }
+    }
+    lines
+}
+
+/// Packs up to sixteen rows of weights, line by line, into the first half of each step.
+fn pack_tile(rows: &[f32], inputs: usize, part: impl Fn(f32) -> u16, lines: &mut [Line]) {
+    for first in (0..inputs).step_by(2) {
+        let line = &mut lines[first / STEP * STEP_LINES + first % STEP / 2];
+        for (row, word) in rows.chunks_exact(inputs).zip(&mut line.0) {
+            let half = |at: usize| row.get(at).map_or(0, |&x| u32::from(part(x)));
+            *word = half(first) | half(first + 1) << 16;
+        }
+    }
+}
+
 impl Packed {
     /// Packs `weight` (`outputs` x `inputs`) and `bias`.
     pub(crate) fn pack(
@@ -361,24 +392,11 @@ impl Packed {
             outputs * inputs,
             "weight and bias of one layer"
         );
-        let pack = |part: fn(f32) -> u16| {
-            let steps = inputs.div_ceil(STEP);
-            let mut lines = vec![Line::default(); outputs.div_ceil(WIDTH) * steps * STEP_LINES];
-            for (output, row) in weight.chunks_exact(inputs).enumerate() {
-                let (panel, tile, column) = (output / WIDTH, output % WIDTH / 16, output % 16);
-                for (input, &x) in row.iter().enumerate() {
-                    let (step, pair, half) = (input / STEP, input % STEP / 2, input % 2);
-                    let line = (panel * steps + step) * STEP_LINES + tile * PAIRS + pair;
-                    lines[line].0[column] |= u32::from(part(x)) << (16 * half);
-                }
-            }
-            lines
-        };
         Self {
-            high: pack(rounded),
+            high: pack(weight, [outputs, inputs], rounded),
             low: match split {
                 Split::One => Vec::new(),
-                Split::Three => pack(left_over),
+                Split::Three => pack(weight, [outputs, inputs], left_over),
             },
             bias: bias.to_vec(),
             unit,

@@ -103,7 +103,7 @@ impl CpuEncode {
             kernels,
             isa,
             arithmetic,
-            tiles: arithmetic == Arithmetic::Bf16
+            tiles: split.is_some()
                 && Unit::of(isa) == Unit::Own(Bf16Unit::Amx)
                 && attention::on_tiles(),
             bf16: split.map(|split| (Unit::of(isa), split)),
@@ -112,9 +112,10 @@ impl CpuEncode {
         })
     }
 
-    /// Whether attention in heads of so many numbers is worked off on tiles.
-    pub(super) fn is_on_tiles(&self, dim: usize) -> bool {
-        self.tiles && attention::fits_tiles(dim)
+    /// How numbers become bf16 where attention in heads of so many numbers is worked off on tiles.
+    pub(super) fn on_tiles(&self, dim: usize) -> Option<Split> {
+        let (_, split) = self.bf16?;
+        (self.tiles && attention::fits_tiles(dim)).then_some(split)
     }
 
     /// The arithmetic of its products.
@@ -355,9 +356,9 @@ impl Scratch {
                         rows * w.projections.units() * w.projections.unit(),
                     );
                     let dim = forward.hidden / w.heads;
-                    if forward.backend.is_on_tiles(dim) {
-                        let each =
-                            attention::tile_lines(longest, dim).max(self.attention_lines_each);
+                    if let Some(split) = forward.backend.on_tiles(dim) {
+                        let each = attention::tile_lines(longest, dim, split);
+                        let each = each.max(self.attention_lines_each);
                         self.attention_lines_each = each;
                         if self.attention_lines.len() < each * members {
                             self.attention_lines.resize(each * members, Line::default());

@@ -98,7 +98,7 @@ pub(crate) unsafe fn gelu_coarse<V: Lanes>(x: V) -> V {
 ///
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn exp<V: Lanes>(x: V) -> V {
+pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
     // ln 2 in two parts, the first with few enough bits for `n * LN2_HIGH` to be exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;

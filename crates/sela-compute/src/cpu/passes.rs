@@ -7,9 +7,9 @@ use super::amx::Tiles;
 use super::attention::Head;
 #[cfg(target_arch = "x86_64")]
 use super::attention::tiles;
-#[cfg(target_arch = "x86_64")]
-use super::bf16::Line;
 use super::bf16::{Job, Left};
+#[cfg(target_arch = "x86_64")]
+use super::bf16::{Line, Split};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::linear::{Input, To};
@@ -168,14 +168,16 @@ impl CpuForward<'_> {
             layer.apply(kernels, rows.len(), input, units, To::Set(projected));
             member.wait();
             let dim = hidden / weights.heads;
-            let on_tiles = self.backend.is_on_tiles(dim);
+            let on_tiles = self.backend.on_tiles(dim);
             match on_tiles {
                 #[cfg(target_arch = "x86_64")]
-                true => self.run_heads_on_tiles(member, weights, tile, at),
+                Some(Split::One) => self.run_heads_on_tiles::<false>(member, weights, tile, at),
+                #[cfg(target_arch = "x86_64")]
+                Some(Split::Three) => self.run_heads_on_tiles::<true>(member, weights, tile, at),
                 _ => self.run_heads(member, weights, tile, at),
             }
             member.wait();
-            if self.backend.bf16.is_some() && !on_tiles {
+            if self.backend.bf16.is_some() && on_tiles.is_none() {
                 self.round(context, member.share(rows.len(), 1), at.left);
                 member.wait();
             }
@@ -244,7 +246,7 @@ impl CpuForward<'_> {
     ///
     /// As for [`run`](Self::run), and attention is on tiles.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn run_heads_on_tiles(
+    unsafe fn run_heads_on_tiles<const THREE: bool>(
         &self,
         member: Member<'_>,
         weights: &CpuAttention,
@@ -277,7 +279,7 @@ impl CpuForward<'_> {
                 };
                 let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
                 let scratch = at.attention_lines.at(member.index * each);
-                tiles::attention(&tiles, &head, scratch.cast());
+                tiles::attention::<THREE>(&tiles, &head, scratch.cast());
             }
         }
     }

@@ -25,9 +25,9 @@ use crate::tokens::{Tokenized, Tokens};
 const COSINE_MIN: f64 = 0.999;
 const COSINE_MEAN: f64 = 0.9999;
 
-/// Tokens of golden texts that a CPU is held against: more would be half of the time that opening
+/// Tokens of golden texts that a CPU is held against: more would be a third of the time that opening
 /// takes. `validate` holds it against all.
-const GOLDEN_CPU: usize = 1_024;
+const GOLDEN_CPU: usize = 512;
 /// The same of a software GPU, which takes a second for a long text.
 #[cfg(feature = "gpu")]
 const GOLDEN_SOFTWARE: usize = 512;

@@ -1,8 +1,9 @@
 //! Attention of one head over one sequence on the tiles of Intel's AMX, beside products of bf16.
 //!
-//! Queries, keys, values and weights are rounded to bf16, scores and sums are f32. Sixteen queries
-//! at a time meet all keys, sixteen or 32 a step; the result goes as bf16 into the left side of the
-//! next product. Keys lie transposed and values in pairs, as a tile reads its right side.
+//! Queries, keys, values and weights are rounded to bf16 (or split in two parts, of which three
+//! products are summed, see [`Split`]), scores and sums are f32. Sixteen queries at a time meet all
+//! keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next product. Keys
+//! lie transposed and values in pairs, as a tile reads its right side.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
@@ -11,10 +12,10 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::cpu::amx::{Product, Tiles};
-use crate::cpu::bf16::{Left, Line};
+use crate::cpu::bf16::{Left, Line, Split};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
-use crate::cpu::math::exp2_coarse;
+use crate::cpu::math::{exp, exp2_coarse};
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -51,11 +52,12 @@ pub(crate) fn lines(dim: usize) -> usize {
 }
 
 /// Lines of scratch that [`attention`] needs for sequences of up to `len` tokens.
-pub(crate) fn scratch_lines(len: usize, dim: usize) -> usize {
-    Parts::of(len, dim).end
+pub(crate) fn scratch_lines(len: usize, dim: usize, split: Split) -> usize {
+    Parts::of(len, dim, split).end
 }
 
-/// Where the parts of the scratch begin, in lines.
+/// Where the parts of the scratch begin, in lines. What is multiplied is there once or, split, twice:
+/// first all upper parts, then all lower ones.
 struct Parts {
     /// For each 16 keys and each line of a head, a tile.
     keys: usize,
@@ -63,98 +65,137 @@ struct Parts {
     values: usize,
     /// A tile for each line of a head.
     query: usize,
-    /// Sixteen rows of f32.
-    scores: usize,
     /// For each 32 keys, a tile.
     weights: usize,
+    /// Sixteen rows of f32.
+    scores: usize,
     /// Sixteen rows of f32.
     out: usize,
     end: usize,
 }
 
 impl Parts {
-    fn of(len: usize, dim: usize) -> Self {
+    fn of(len: usize, dim: usize, split: Split) -> Self {
+        let copies = match split {
+            Split::One => 1,
+            Split::Three => 2,
+        };
         let padded = len.next_multiple_of(DEPTH);
-        let values = padded / TILE * dim / DEPTH * TILE;
-        let query = 2 * values;
-        let scores = query + dim / DEPTH * TILE;
-        let weights = scores + padded;
-        let out = weights + padded / DEPTH * TILE;
+        let mut end = 0;
+        let mut part = |lines: usize| {
+            end += lines;
+            end - lines
+        };
+        let of_keys = padded / TILE * lines(dim) * TILE;
         Self {
-            keys: 0,
-            values,
-            query,
-            scores,
-            weights,
-            out,
-            end: out + dim,
+            keys: part(copies * of_keys),
+            values: part(copies * of_keys),
+            query: part(copies * lines(dim) * TILE),
+            weights: part(copies * padded / DEPTH * TILE),
+            scores: part(padded),
+            out: part(dim),
+            end,
         }
     }
 }
 
-/// `softmax(q k^T / sqrt(dim)) v` into the lines of the head.
+/// Lines that are there once or, with a lower part of each so many lines behind it, twice.
+#[derive(Clone, Copy)]
+struct Twice {
+    at: *mut Line,
+    low: usize,
+}
+
+impl Twice {
+    /// # Safety
+    ///
+    /// There is such a line.
+    unsafe fn add(self, lines: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let at = unsafe { self.at.add(lines) };
+        Self { at, ..self }
+    }
+
+    /// # Safety
+    ///
+    /// There is a lower part.
+    unsafe fn lower(self) -> *mut Line {
+        // SAFETY: the caller's promise.
+        unsafe { self.at.add(self.low) }
+    }
+}
+
+/// `softmax(q k^T / sqrt(dim)) v` into the lines of the head; `THREE` is [`Split::Three`].
 ///
 /// # Safety
 ///
-/// [`is_available`] and [`fits_tiles`](super::fits_tiles); `tiles` are laid out. `head` describes readable rows and lines that
-/// nothing else touches; `scratch` holds [`scratch_lines`].
+/// [`is_available`] and [`fits_tiles`](super::fits_tiles); `tiles` are laid out. `head` describes
+/// readable rows and lines that nothing else touches, split if `THREE`; `scratch` holds
+/// [`scratch_lines`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-pub(crate) unsafe fn attention(_tiles: &Tiles, head: &Head, scratch: *mut Line) {
+pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, scratch: *mut Line) {
     let Head { len, dim, .. } = *head;
     let padded = len.next_multiple_of(DEPTH);
     let (lines, columns) = (lines(dim), dim / TILE);
-    let parts = Parts::of(len, dim);
+    let parts = Parts::of(
+        len,
+        dim,
+        match THREE {
+            true => Split::Three,
+            false => Split::One,
+        },
+    );
     // SAFETY: the caller's promise; the parts are as `Parts` has them.
     unsafe {
-        let keys = scratch.add(parts.keys);
-        let values = scratch.add(parts.values);
-        let query = scratch.add(parts.query);
-        let scores = scratch.add(parts.scores);
-        let weights = scratch.add(parts.weights);
-        let out = scratch.add(parts.out);
-        transpose_keys(head, keys);
-        pair_values(head, values);
+        let twice = |at: usize, low: usize| Twice {
+            at: scratch.add(at),
+            low,
+        };
+        let of_keys = padded / TILE * lines * TILE;
+        let (keys, values) = (twice(parts.keys, of_keys), twice(parts.values, of_keys));
+        let query = twice(parts.query, lines * TILE);
+        let weights = twice(parts.weights, padded / DEPTH * TILE);
+        let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
+        transpose_keys::<THREE>(head, keys);
+        pair_values::<THREE>(head, values);
         for first in (0..len).step_by(TILE) {
             let rows = TILE.min(len - first);
-            for line in 0..lines {
-                for r in 0..TILE {
-                    let row = row_of(head.query, head, first + r, line);
-                    store(query.add(line * TILE + r), row);
-                }
+            for (line, r) in (0..lines).flat_map(|line| (0..TILE).map(move |r| (line, r))) {
+                let row = row_of::<THREE>(head.query, head, first + r, line);
+                store::<THREE>(query.add(line * TILE + r), row);
             }
             for tile in (0..padded / TILE).step_by(2) {
-                let to = Product16 {
+                let product = Product16 {
                     left: query,
-                    left_stride: TILE,
-                    right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE).cast_const()),
+                    right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
                     right_stride: TILE,
                     steps: lines,
                 };
-                to.store(scores.add(tile), padded);
+                product.store::<THREE>(scores.add(tile), padded);
             }
             let mut factors = [0.0; TILE];
             for r in 0..rows {
                 let scores = scores.cast::<f32>().add(r * padded);
-                factors[r] = softmax(scores, len, dim, weights.add(r));
+                factors[r] = softmax::<THREE>(scores, len, dim, weights.add(r));
             }
             for column in (0..columns).step_by(2) {
-                let to = Product16 {
+                let product = Product16 {
                     left: weights,
-                    left_stride: TILE,
-                    right: [0, 1].map(|j| values.add((column + j) * TILE).cast_const()),
+                    right: [0, 1].map(|j| values.add((column + j) * TILE)),
                     right_stride: columns * TILE,
                     steps: padded / DEPTH,
                 };
-                to.store(out.add(column), dim);
+                product.store::<THREE>(out.add(column), dim);
             }
-            for r in 0..rows {
+            for (r, line) in (0..rows).flat_map(|r| (0..lines).map(move |line| (r, line))) {
                 let factor = _mm512_set1_ps(factors[r]);
-                for line in 0..lines {
-                    let at = out.cast::<f32>().add(r * dim + line * DEPTH);
-                    let half = |i: usize| _mm512_mul_ps(_mm512_loadu_ps(at.add(i)), factor);
-                    let both = _mm512_cvtne2ps_pbh(half(TILE), half(0));
-                    let to = head.out.line(head.row + first + r, head.step + line);
-                    store(to, std::mem::transmute::<__m512bh, __m512i>(both));
+                let at = out.cast::<f32>().add(r * dim + line * DEPTH);
+                let [low, high] = [_mm512_load_ps(at), _mm512_load_ps(at.add(TILE))];
+                let both = split::<THREE>(_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor));
+                let [upper, lower] = head.out.line(head.row + first + r, head.step + line);
+                _mm512_store_si512(upper.cast(), both[0]);
+                if THREE {
+                    _mm512_store_si512(lower.cast(), both[1]);
                 }
             }
         }
@@ -164,9 +205,8 @@ pub(crate) unsafe fn attention(_tiles: &Tiles, head: &Head, scratch: *mut Line) 
 /// 16 rows times two right sides of 16 columns each.
 struct Product16 {
     /// A tile a step.
-    left: *const Line,
-    left_stride: usize,
-    right: [*const Line; 2],
+    left: Twice,
+    right: [Twice; 2],
     right_stride: usize,
     steps: usize,
 }
@@ -179,7 +219,7 @@ impl Product16 {
     /// The tiles are laid out; there are as many lines as this says, and room for the sums.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn store(&self, to: *mut Line, stride: usize) {
+    unsafe fn store<const THREE: bool>(&self, to: *mut Line, stride: usize) {
         let [one, two] = self.right;
         // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
         // them.
@@ -189,20 +229,12 @@ impl Product16 {
                 "tilezero tmm1",
                 options(nostack, nomem, preserves_flags)
             );
-            for step in 0..self.steps {
-                asm!(
-                    "tileloadd tmm4, [{left} + {line}*1]",
-                    "tileloadd tmm6, [{one} + {line}*1]",
-                    "tileloadd tmm7, [{two} + {line}*1]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    left = in(reg) self.left.add(step * self.left_stride),
-                    one = in(reg) one.add(step * self.right_stride),
-                    two = in(reg) two.add(step * self.right_stride),
-                    line = in(reg) size_of::<Line>(),
-                    options(nostack, readonly, preserves_flags)
-                );
+            // The small ones first.
+            if THREE {
+                self.sum(self.left.lower(), [one.at, two.at]);
+                self.sum(self.left.at, [one.lower(), two.lower()]);
             }
+            self.sum(self.left.at, [one.at, two.at]);
             asm!(
                 "tilestored [{to} + {row}*1], tmm0",
                 "tilestored [{to} + {row}*1 + 64], tmm1",
@@ -212,16 +244,65 @@ impl Product16 {
             );
         }
     }
+
+    /// Adds a product to the sums.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn sum(&self, left: *const Line, [one, two]: [*mut Line; 2]) {
+        for step in 0..self.steps {
+            // SAFETY: the caller's promise.
+            unsafe {
+                asm!(
+                    "tileloadd tmm4, [{left} + {line}*1]",
+                    "tileloadd tmm6, [{one} + {line}*1]",
+                    "tileloadd tmm7, [{two} + {line}*1]",
+                    "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tdpbf16ps tmm1, tmm4, tmm7",
+                    left = in(reg) left.add(step * TILE),
+                    one = in(reg) one.add(step * self.right_stride),
+                    two = in(reg) two.add(step * self.right_stride),
+                    line = in(reg) size_of::<Line>(),
+                    options(nostack, readonly, preserves_flags)
+                );
+            }
+        }
+    }
+}
+
+/// 32 numbers rounded to bf16, and what that leaves of them, rounded in turn; zeros where that is
+/// not asked for.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn split<const THREE: bool>(low: __m512, high: __m512) -> [__m512i; 2] {
+    // SAFETY: both are 512 bits.
+    let bits = |x: __m512bh| unsafe { std::mem::transmute::<__m512bh, __m512i>(x) };
+    let upper = bits(_mm512_cvtne2ps_pbh(high, low));
+    if !THREE {
+        return [upper, _mm512_setzero_si512()];
+    }
+    let wide = |x: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)));
+    let low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(upper)));
+    let high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(upper)));
+    [upper, bits(_mm512_cvtne2ps_pbh(high, low))]
 }
 
 /// # Safety
 ///
-/// There is such a line.
+/// There is such a line, also of the lower parts if `THREE`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn store(to: *mut Line, numbers: __m512i) {
+unsafe fn store<const THREE: bool>(to: Twice, [upper, lower]: [__m512i; 2]) {
     // SAFETY: the caller's promise; lines are aligned.
-    unsafe { _mm512_store_si512(to.cast(), numbers) };
+    unsafe {
+        _mm512_store_si512(to.at.cast(), upper);
+        if THREE {
+            _mm512_store_si512(to.lower().cast(), lower);
+        }
+    }
 }
 
 /// A line of a row of queries or keys; zeros behind the last row.
@@ -231,15 +312,19 @@ unsafe fn store(to: *mut Line, numbers: __m512i) {
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn row_of(of: *const f32, head: &Head, row: usize, line: usize) -> __m512i {
+unsafe fn row_of<const THREE: bool>(
+    of: *const f32,
+    head: &Head,
+    row: usize,
+    line: usize,
+) -> [__m512i; 2] {
+    if row >= head.len {
+        return [_mm512_setzero_si512(); 2];
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        if row >= head.len {
-            return _mm512_setzero_si512();
-        }
         let at = of.add(row * head.stride + line * DEPTH);
-        let both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(at.add(TILE)), _mm512_loadu_ps(at));
-        std::mem::transmute::<__m512bh, __m512i>(both)
+        split::<THREE>(_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(TILE)))
     }
 }
 
@@ -250,19 +335,22 @@ unsafe fn row_of(of: *const f32, head: &Head, row: usize, line: usize) -> __m512
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn transpose_keys(head: &Head, to: *mut Line) {
-    let lines = head.dim / DEPTH;
+unsafe fn transpose_keys<const THREE: bool>(head: &Head, to: Twice) {
+    let lines = lines(head.dim);
     for tile in 0..head.len.next_multiple_of(DEPTH) / TILE {
         for line in 0..lines {
             // SAFETY: the caller's promise.
             unsafe {
-                let mut rows = [_mm512_setzero_si512(); TILE];
+                let mut rows = [[_mm512_setzero_si512(); TILE]; 2];
                 for r in 0..TILE {
-                    rows[r] = row_of(head.key, head, tile * TILE + r, line);
+                    [rows[0][r], rows[1][r]] =
+                        row_of::<THREE>(head.key, head, tile * TILE + r, line);
                 }
-                let columns = transposed(rows);
+                let upper = transposed(rows[0]);
+                let lower = if THREE { transposed(rows[1]) } else { upper };
                 for r in 0..TILE {
-                    store(to.add((tile * lines + line) * TILE + r), columns[r]);
+                    let to = to.add((tile * lines + line) * TILE + r);
+                    store::<THREE>(to, [upper[r], lower[r]]);
                 }
             }
         }
@@ -311,27 +399,24 @@ fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn pair_values(head: &Head, to: *mut Line) {
+unsafe fn pair_values<const THREE: bool>(head: &Head, to: Twice) {
     let columns = head.dim / TILE;
-    // SAFETY: the caller's promise.
-    unsafe {
-        // Numbers 0 and 16, 1 and 17, and so on.
-        let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let order = _mm512_or_si512(
-            first,
-            _mm512_slli_epi32::<16>(_mm512_add_epi32(first, _mm512_set1_epi32(TILE as i32))),
-        );
-        for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
-            let (step, line) = (pair / TILE, pair % TILE);
-            for column in 0..columns {
+    // Numbers 0 and 16, 1 and 17, and so on.
+    let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let second = _mm512_add_epi32(first, _mm512_set1_epi32(TILE as i32));
+    let order = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+    for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
+        let (step, line) = (pair / TILE, pair % TILE);
+        for column in 0..columns {
+            // SAFETY: the caller's promise.
+            unsafe {
                 let number = |key: usize| match key < head.len {
                     true => _mm512_loadu_ps(head.value.add(key * head.stride + column * TILE)),
                     false => _mm512_setzero_ps(),
                 };
-                let both = _mm512_cvtne2ps_pbh(number(2 * pair + 1), number(2 * pair));
-                let both = std::mem::transmute::<__m512bh, __m512i>(both);
-                let at = (step * columns + column) * TILE + line;
-                store(to.add(at), _mm512_permutexvar_epi16(order, both));
+                let both = split::<THREE>(number(2 * pair), number(2 * pair + 1));
+                let both = both.map(|part| _mm512_permutexvar_epi16(order, part));
+                store::<THREE>(to.add((step * columns + column) * TILE + line), both);
             }
         }
     }
@@ -345,7 +430,12 @@ unsafe fn pair_values(head: &Head, to: *mut Line) {
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn softmax(scores: *const f32, len: usize, dim: usize, weights: *mut Line) -> f32 {
+unsafe fn softmax<const THREE: bool>(
+    scores: *const f32,
+    len: usize,
+    dim: usize,
+    weights: Twice,
+) -> f32 {
     // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
     unsafe {
         let full = len / TILE;
@@ -359,9 +449,12 @@ unsafe fn softmax(scores: *const f32, len: usize, dim: usize, weights: *mut Line
             let last = _mm512_mask_load_ps(lowest, rest, scores.add(full * TILE));
             largest = _mm512_max_ps(largest, last);
         }
-        let factor = std::f32::consts::LOG2_E / (dim as f32).sqrt();
-        let offset = _mm512_set1_ps(-factor * _mm512_reduce_max_ps(largest));
-        let factor = _mm512_set1_ps(factor);
+        let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+        let scale = 1.0 / (dim as f32).sqrt();
+        let factor = match THREE {
+            true => _mm512_set1_ps(scale),
+            false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
+        };
         let mut sum = _mm512_setzero_ps();
         for step in 0..len.div_ceil(DEPTH) {
             let mut half = |at: usize| {
@@ -370,16 +463,15 @@ unsafe fn softmax(scores: *const f32, len: usize, dim: usize, weights: *mut Line
                     i if i == full => rest,
                     _ => return _mm512_setzero_ps(),
                 };
-                let x = _mm512_fmadd_ps(_mm512_load_ps(scores.add(at)), factor, offset);
-                let Avx512(e) = exp2_coarse(Avx512(x));
+                let x = _mm512_sub_ps(_mm512_load_ps(scores.add(at)), largest);
+                let x = Avx512(_mm512_mul_ps(x, factor));
+                let Avx512(e) = if THREE { exp(x) } else { exp2_coarse(x) };
                 let e = _mm512_maskz_mov_ps(here, e);
                 sum = _mm512_add_ps(sum, e);
                 e
             };
             let (low, high) = (half(step * DEPTH), half(step * DEPTH + TILE));
-            let both = _mm512_cvtne2ps_pbh(high, low);
-            let to = weights.add(step * TILE);
-            store(to, std::mem::transmute::<__m512bh, __m512i>(both));
+            store::<THREE>(weights.add(step * TILE), split::<THREE>(low, high));
         }
         1.0 / Avx512(sum).sum()
     }
@@ -404,14 +496,15 @@ mod tests {
     }
 
     /// Two heads of a sequence that begins in the third row, as numbers.
-    fn on_tiles(projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
+    fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
         const BEFORE: usize = 3;
         let (heads, stride) = (2, 6 * dim);
+        let split = if THREE { Split::Three } else { Split::One };
         let mut room = Room::default();
-        room.fit(BEFORE + len, heads * dim, Split::One);
+        room.fit(BEFORE + len, heads * dim, split);
         let left = room.left(heads * dim);
         // What an earlier call left there must not matter.
-        let mut scratch = vec![Line::NAN; scratch_lines(len, dim)];
+        let mut scratch = vec![Line::NAN; scratch_lines(len, dim, split)];
         let mut found = Vec::new();
         // SAFETY: the caller has asked whether there are tiles; all rows and lines are there.
         unsafe {
@@ -429,24 +522,32 @@ mod tests {
                     row: BEFORE,
                     step: head * lines(dim),
                 };
-                attention(&tiles, &head, scratch.as_mut_ptr());
+                attention::<THREE>(&tiles, &head, scratch.as_mut_ptr());
             }
             drop(tiles);
             for row in 0..len {
                 for step in 0..heads * lines(dim) {
-                    let numbers = *left.line(BEFORE + row, step).cast::<[u16; DEPTH]>();
-                    found.extend(numbers.map(|bits| f32::from_bits(u32::from(bits) << 16)));
+                    let [upper, lower] = left.line(BEFORE + row, step);
+                    let numbers = |line: *mut Line| {
+                        let numbers = *line.cast::<[u16; DEPTH]>();
+                        numbers.map(|bits| f32::from_bits(u32::from(bits) << 16))
+                    };
+                    let lower = if THREE { numbers(lower) } else { [0.0; DEPTH] };
+                    found.extend(numbers(upper).iter().zip(lower).map(|(x, y)| x + y));
                 }
             }
         }
         found
     }
 
-    /// The same in f64, of numbers rounded to bf16.
-    fn expected(projected: &[f32], len: usize, dim: usize) -> Vec<f64> {
+    /// The same in f64, of numbers rounded to bf16 unless they are `exact`.
+    fn expected(projected: &[f32], len: usize, dim: usize, exact: bool) -> Vec<f64> {
         let number = |row: usize, part: usize, at: usize| {
             let x = projected[row * 6 * dim + part * 2 * dim + at];
-            half::bf16::from_f32(x).to_f64()
+            match exact {
+                true => f64::from(x),
+                false => half::bf16::from_f32(x).to_f64(),
+            }
         };
         let mut found = vec![0.0; len * 2 * dim];
         for (head, row) in (0..2).flat_map(|head| (0..len).map(move |row| (head, row))) {
@@ -476,16 +577,21 @@ mod tests {
         for dim in [32, 64, 96] {
             for len in [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 200, 512] {
                 let projected = noise(len * 6 * dim, (len * dim) as u32);
-                let found = on_tiles(&projected, len, dim);
-                let expected = expected(&projected, len, dim);
-                assert_eq!(found.len(), expected.len());
-                for (at, (x, y)) in found.iter().zip(expected).enumerate() {
-                    // Weights and results are rounded by up to 2^-9; values are below 2.
-                    let off = (f64::from(*x) - y).abs();
-                    assert!(
-                        off <= 8e-3,
-                        "{len} tokens, {dim}: number {at} is {x}, not {y}"
-                    );
+                let found = [
+                    on_tiles::<false>(&projected, len, dim),
+                    on_tiles::<true>(&projected, len, dim),
+                ];
+                // Weights and results are rounded by up to 2^-9, or 2^-17; values are below 2.
+                for (found, (exact, most)) in found.iter().zip([(false, 8e-3), (true, 1e-4)]) {
+                    let expected = expected(&projected, len, dim, exact);
+                    assert_eq!(found.len(), expected.len());
+                    for (at, (x, y)) in found.iter().zip(expected).enumerate() {
+                        let off = (f64::from(*x) - y).abs();
+                        assert!(
+                            off <= most,
+                            "{len} tokens, {dim}: number {at} is {x}, not {y}"
+                        );
+                    }
                 }
             }
         }
@@ -500,8 +606,8 @@ mod tests {
         let mut projected = noise(len * 6 * dim, 7);
         // Scores beyond what an exponential of f32 holds.
         projected.iter_mut().for_each(|x| *x *= 40.0);
-        let found = on_tiles(&projected, len, dim);
-        for (x, y) in found.iter().zip(expected(&projected, len, dim)) {
+        let found = on_tiles::<false>(&projected, len, dim);
+        for (x, y) in found.iter().zip(expected(&projected, len, dim, false)) {
             let off = (f64::from(*x) - y).abs();
             assert!(off <= 80.0 * 2e-2, "{x}, not {y}");
         }
