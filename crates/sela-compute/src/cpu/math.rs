@@ -123,6 +123,16 @@ pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
     }
 }
 
+/// `2^x` as a polynomial, fitted for the least relative error on `|x| <= 1/2`.
+#[allow(clippy::excessive_precision)]
+pub(super) const EXP2_FIT: [f32; 5] = [
+    0.999_999_26,
+    0.693_121_8,
+    0.240_247_45,
+    0.055_917_87,
+    0.009_570_1,
+];
+
 /// `2^x` for `x <= 0`, to 3e-6 relative: a thousandth of what rounding to bf16 takes. `x` below -126
 /// gives 2^-126.
 ///
@@ -130,21 +140,12 @@ pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
 ///
 /// As for [`Lanes`].
 #[inline(always)]
-pub(super) unsafe fn exp2_coarse<V: Lanes>(x: V) -> V {
-    // Fitted for the least relative error on |x| <= 1/2.
-    #[allow(clippy::excessive_precision)]
-    const FIT: [f32; 5] = [
-        0.999_999_26,
-        0.693_121_8,
-        0.240_247_45,
-        0.055_917_87,
-        0.009_570_1,
-    ];
+unsafe fn exp2_coarse<V: Lanes>(x: V) -> V {
     // SAFETY: the caller's promise; n stays within -126..=0.
     unsafe {
         let x = x.max(V::splat(-126.0));
         let n = x.round();
-        horner(FIT, x.sub(n)).mul(n.exp2_int())
+        horner(EXP2_FIT, x.sub(n)).mul(n.exp2_int())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cpu::amx::{Product, Tiles};
 use crate::cpu::bf16::{Left, Line, Split};
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
-use crate::cpu::math::{exp, exp2_coarse};
+use crate::cpu::math::{EXP2_FIT, exp};
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -160,9 +160,11 @@ pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, s
         pair_values::<THREE>(head, values);
         for first in (0..len).step_by(TILE) {
             let rows = TILE.min(len - first);
-            for (line, r) in (0..lines).flat_map(|line| (0..TILE).map(move |r| (line, r))) {
-                let row = row_of::<THREE>(head.query, head, first + r, line);
-                store::<THREE>(query.add(line * TILE + r), row);
+            for line in 0..lines {
+                for r in 0..TILE {
+                    let row = row_of::<THREE>(head.query, head, first + r, line);
+                    store::<THREE>(query.add(line * TILE + r), row);
+                }
             }
             for tile in (0..padded / TILE).step_by(2) {
                 let product = Product16 {
@@ -187,16 +189,33 @@ pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, s
                 };
                 product.store::<THREE>(out.add(column), dim);
             }
-            for (r, line) in (0..rows).flat_map(|r| (0..lines).map(move |line| (r, line))) {
-                let factor = _mm512_set1_ps(factors[r]);
-                let at = out.cast::<f32>().add(r * dim + line * DEPTH);
-                let [low, high] = [_mm512_load_ps(at), _mm512_load_ps(at.add(TILE))];
-                let both = split::<THREE>(_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor));
-                let [upper, lower] = head.out.line(head.row + first + r, head.step + line);
-                _mm512_store_si512(upper.cast(), both[0]);
-                if THREE {
-                    _mm512_store_si512(lower.cast(), both[1]);
-                }
+            for r in 0..rows {
+                let row = out.cast::<f32>().add(r * dim);
+                send::<THREE>(head, first + r, row, _mm512_set1_ps(factors[r]));
+            }
+        }
+    }
+}
+
+/// Writes a row of the result, times a factor, into its lines.
+///
+/// # Safety
+///
+/// As for [`attention`], inside which it is.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+unsafe fn send<const THREE: bool>(head: &Head, row: usize, from: *const f32, factor: __m512) {
+    for line in 0..lines(head.dim) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let at = from.add(line * DEPTH);
+            let low = _mm512_mul_ps(_mm512_load_ps(at), factor);
+            let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
+            let both = split::<THREE>(low, high);
+            let [upper, lower] = head.out.line(head.row + row, head.step + line);
+            _mm512_store_si512(upper.cast(), both[0]);
+            if THREE {
+                _mm512_store_si512(lower.cast(), both[1]);
             }
         }
     }
@@ -422,6 +441,25 @@ unsafe fn pair_values<const THREE: bool>(head: &Head, to: Twice) {
     }
 }
 
+/// `2^x` for `x <= 0` as [`exp2_coarse`](crate::cpu::math::exp2_coarse) has it, but that what is too
+/// small becomes zero by itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn exp2(x: __m512) -> __m512 {
+    let whole = _mm512_roundscale_ps::<0>(x);
+    let rest = _mm512_sub_ps(x, whole);
+    let [last, others @ ..] = {
+        let mut fit = EXP2_FIT;
+        fit.reverse();
+        fit
+    };
+    let mut sum = _mm512_set1_ps(last);
+    for factor in others {
+        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(factor));
+    }
+    _mm512_scalef_ps(sum, whole)
+}
+
 /// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
 /// zeros behind the last, and returns 1 over their sum.
 ///
@@ -465,7 +503,7 @@ unsafe fn softmax<const THREE: bool>(
                 };
                 let x = _mm512_sub_ps(_mm512_load_ps(scores.add(at)), largest);
                 let x = Avx512(_mm512_mul_ps(x, factor));
-                let Avx512(e) = if THREE { exp(x) } else { exp2_coarse(x) };
+                let e = if THREE { exp(x).0 } else { exp2(x.0) };
                 let e = _mm512_maskz_mov_ps(here, e);
                 sum = _mm512_add_ps(sum, e);
                 e
