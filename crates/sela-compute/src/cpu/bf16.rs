@@ -41,7 +41,7 @@ const STEP_LINES: usize = 2 * PAIRS;
 #[repr(C, align(64))]
 pub(crate) struct Line([u32; 16]);
 
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 impl Line {
     /// A line of NaNs, as numbers of either kind.
     pub(crate) const NAN: Self = Self([0x7fff_7fff; 16]);
@@ -197,6 +197,7 @@ impl Left {
     ///
     /// There is such a line.
     #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
     pub(crate) unsafe fn line(self, row: usize, step: usize) -> [*mut Line; 2] {
         let at = first_line(row, self.steps) + step * GROUP;
         // SAFETY: the caller's promise.

@@ -321,8 +321,10 @@ pub(super) struct Layout {
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
     pub(super) attention_each: usize,
-    /// The same for attention on tiles, and its lines.
+    /// Lines of attention scratch on tiles, and how many each member has.
+    #[cfg(target_arch = "x86_64")]
     pub(super) attention_lines: Shared,
+    #[cfg(target_arch = "x86_64")]
     pub(super) attention_lines_each: usize,
     /// Of rows of the hidden size, and of the feed-forward block's inner size; where products are
     /// of bf16.
@@ -393,7 +395,9 @@ impl Scratch {
             inner: Shared(self.inner.as_mut_ptr()),
             attention: Shared(self.attention.as_mut_ptr()),
             attention_each: self.attention_each,
+            #[cfg(target_arch = "x86_64")]
             attention_lines: Shared(self.attention_lines.as_mut_ptr().cast()),
+            #[cfg(target_arch = "x86_64")]
             attention_lines_each: self.attention_lines_each,
         }
     }

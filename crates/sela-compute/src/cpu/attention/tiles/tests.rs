@@ -1,0 +1,135 @@
+//! Attention on tiles against f64.
+
+#![allow(clippy::print_stdout)] // It says what this CPU lacks.
+
+use super::*;
+use crate::cpu::bf16::{Room, Split};
+
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        (state as f32 / 2f32.powi(31) - 1.0) * 2.0
+    };
+    (0..n).map(step).collect()
+}
+
+/// Two heads of a sequence that begins in the third row, as numbers.
+fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
+    const BEFORE: usize = 3;
+    let (heads, stride) = (2, 6 * dim);
+    let split = if THREE { Split::Three } else { Split::One };
+    let mut room = Room::default();
+    room.fit(BEFORE + len, heads * dim, split);
+    let left = room.left(heads * dim);
+    // What an earlier call left there must not matter.
+    let mut scratch = vec![Line::NAN; scratch_lines(len, dim, split)];
+    let mut found = Vec::new();
+    // SAFETY: the caller has asked whether there are tiles; all rows and lines are there.
+    unsafe {
+        let tiles = Tiles::lay_out();
+        for head in 0..heads {
+            let query = projected.as_ptr().add(head * dim);
+            let head = Head {
+                query,
+                key: query.add(heads * dim),
+                value: query.add(2 * heads * dim),
+                stride,
+                len,
+                dim,
+                out: left,
+                row: BEFORE,
+                step: head * lines(dim),
+            };
+            attention::<THREE>(&tiles, &head, scratch.as_mut_ptr());
+        }
+        drop(tiles);
+        for row in 0..len {
+            for step in 0..heads * lines(dim) {
+                let [upper, lower] = left.line(BEFORE + row, step);
+                let numbers = |line: *mut Line| {
+                    let numbers = *line.cast::<[u16; DEPTH]>();
+                    numbers.map(|bits| f32::from_bits(u32::from(bits) << 16))
+                };
+                let lower = if THREE { numbers(lower) } else { [0.0; DEPTH] };
+                found.extend(numbers(upper).iter().zip(lower).map(|(x, y)| x + y));
+            }
+        }
+    }
+    found
+}
+
+/// The same in f64, of numbers rounded to bf16 unless they are `exact`.
+fn expected(projected: &[f32], len: usize, dim: usize, exact: bool) -> Vec<f64> {
+    let number = |row: usize, part: usize, at: usize| {
+        let x = projected[row * 6 * dim + part * 2 * dim + at];
+        match exact {
+            true => f64::from(x),
+            false => half::bf16::from_f32(x).to_f64(),
+        }
+    };
+    let mut found = vec![0.0; len * 2 * dim];
+    for (head, row) in (0..2).flat_map(|head| (0..len).map(move |row| (head, row))) {
+        let first = head * dim;
+        let score = |key: usize| {
+            let products = (0..dim).map(|i| number(row, 0, first + i) * number(key, 1, first + i));
+            products.sum::<f64>() / (dim as f64).sqrt()
+        };
+        let scores: Vec<f64> = (0..len).map(score).collect();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for i in 0..dim {
+            let values = (0..len).map(|key| weights[key] * number(key, 2, first + i));
+            found[row * 2 * dim + first + i] = values.sum::<f64>() / sum;
+        }
+    }
+    found
+}
+
+#[test]
+fn tiles_attend_as_f64_does_at_lengths_around_every_border() {
+    if !is_available() {
+        return println!("skipped: this CPU has no tiles for bf16");
+    }
+    for dim in [32, 64, 96] {
+        for len in [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 200, 512] {
+            let projected = noise(len * 6 * dim, (len * dim) as u32);
+            let found = [
+                on_tiles::<false>(&projected, len, dim),
+                on_tiles::<true>(&projected, len, dim),
+            ];
+            // Weights and results are rounded by up to 2^-9, or 2^-17; values are below 2.
+            for (found, (exact, most)) in found.iter().zip([(false, 8e-3), (true, 1e-4)]) {
+                let expected = expected(&projected, len, dim, exact);
+                assert_eq!(found.len(), expected.len());
+                for (at, (x, y)) in found.iter().zip(expected).enumerate() {
+                    let off = (f64::from(*x) - y).abs();
+                    assert!(
+                        off <= most,
+                        "{len} tokens, {dim}: number {at} is {x}, not {y}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_beyond_what_an_exponential_holds_are_no_trouble() {
+    if !is_available() {
+        return println!("skipped: this CPU has no tiles for bf16");
+    }
+    let (len, dim) = (40, 32);
+    let mut projected = noise(len * 6 * dim, 7);
+    // Scores beyond what an exponential of f32 holds.
+    projected.iter_mut().for_each(|x| *x *= 40.0);
+    let found = on_tiles::<false>(&projected, len, dim);
+    for (x, y) in found.iter().zip(expected(&projected, len, dim, false)) {
+        let off = (f64::from(*x) - y).abs();
+        assert!(off <= 80.0 * 2e-2, "{x}, not {y}");
+    }
+    assert!(found.iter().all(|x| x.is_finite()));
+}
