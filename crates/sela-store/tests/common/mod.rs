@@ -26,8 +26,18 @@ impl Fixture {
         Collection::create(&self.dir, schema, &small()).unwrap()
     }
 
+    /// A test beside this one may be starting a process, which between fork and exec has all open
+    /// files, a collection's lock too, for a moment after it was closed.
     pub fn open(&self) -> Collection {
-        Collection::open(&self.dir, &small()).unwrap()
+        let began = std::time::Instant::now();
+        loop {
+            match Collection::open(&self.dir, &small()) {
+                Err(sela_store::Error::Locked { .. }) if began.elapsed().as_secs() < 5 => {
+                    std::thread::yield_now();
+                }
+                opened => return opened.unwrap(),
+            }
+        }
     }
 }
 
