@@ -23,10 +23,15 @@ pub(crate) struct Head {
     pub(crate) len: usize,
     /// Numbers of a head, a multiple of 16.
     pub(crate) dim: usize,
-    /// Whether the result is rounded to bf16 anyway: a coarser exponential will do.
+}
+
+/// Where the result goes, as f32.
+#[derive(Clone, Copy)]
+pub(crate) struct Dense {
+    /// As many rows as the sequence has tokens.
+    pub(crate) to: Rows<*mut f32>,
+    /// Whether it is rounded to bf16 anyway: a coarser exponential will do.
     pub(crate) coarse: bool,
-    /// The output, `len` rows of `dim`.
-    pub(crate) out: Rows<*mut f32>,
 }
 
 /// Numbers of scratch that [`attention`] needs for sequences of up to `len` tokens.
@@ -70,6 +75,7 @@ pub(crate) fn tile_lines(len: usize, dim: usize, split: Split) -> usize {
 #[inline(always)]
 pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const N16: usize>(
     head: Head,
+    out: Dense,
     scratch: *mut f32,
 ) {
     let width = NV * V::LANES;
@@ -109,14 +115,14 @@ pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const
             let mut factors = [0.0; MR];
             for (r, f) in factors.iter_mut().enumerate().take(rows) {
                 let scores = scores.at.add(r * padded);
-                *f = match head.coarse {
+                *f = match out.coarse {
                     true => softmax::<V, true>(scores, head.len, factor),
                     false => softmax::<V, false>(scores, head.len, factor),
                 };
             }
             let out = Rows {
-                at: head.out.at.add(row * head.out.stride),
-                ..head.out
+                at: out.to.at.add(row * out.to.stride),
+                ..out.to
             };
             let weights = Rows {
                 at: scores.at.cast_const(),

@@ -12,7 +12,7 @@ mod amx;
 mod avx512;
 mod emulated;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 

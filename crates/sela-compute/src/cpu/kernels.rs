@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::attention::{Head, attention};
+use super::attention::{Dense, Head, attention};
 use super::gemm::{Panels, Rows, product};
 use super::lanes::plain::Plain;
 use super::math;
@@ -21,7 +21,7 @@ pub(crate) struct Kernels {
     /// Rows of a register tile.
     pub(crate) rows: usize,
     pub(crate) product: Product,
-    pub(crate) attention: unsafe fn(Head, *mut f32),
+    pub(crate) attention: unsafe fn(Head, Dense, *mut f32),
     pub(crate) gelu: unsafe fn(*mut f32, usize),
     pub(crate) layer_norm: unsafe fn(*mut f32, usize, *const f32, *const f32, f32),
     pub(crate) mean: unsafe fn(*const f32, usize, usize, *mut f32),
@@ -50,9 +50,9 @@ macro_rules! instances {
                 unsafe { product::<$lanes, $mr, $nv, $n16>(rows, a, weights, range, c, keep) }
             }
             $(#[target_feature(enable = $features)])?
-            unsafe fn run_attention(head: Head, scratch: *mut f32) {
+            unsafe fn run_attention(head: Head, out: Dense, scratch: *mut f32) {
                 // SAFETY: see above.
-                unsafe { attention::<$lanes, $mr, $nv, $n16>(head, scratch) }
+                unsafe { attention::<$lanes, $mr, $nv, $n16>(head, out, scratch) }
             }
             $(#[target_feature(enable = $features)])?
             unsafe fn run_gelu(at: *mut f32, n: usize) {

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
-use super::attention::Head;
 #[cfg(target_arch = "x86_64")]
 use super::attention::tiles;
+use super::attention::{Dense, Head};
 use super::bf16::{Job, Left};
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{Line, Split};
@@ -198,8 +198,43 @@ impl CpuForward<'_> {
         }
     }
 
-    /// This member's share of the heads of all sequences of the tile.
+    /// This member's share of the heads of all sequences of the tile, each with its sequence's first
+    /// row and its number.
     ///
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run).
+    unsafe fn heads(
+        &self,
+        member: Member<'_>,
+        weights: &CpuAttention,
+        tile: &Range<usize>,
+        at: Layout,
+    ) -> impl Iterator<Item = (Head, usize, usize)> {
+        let (hidden, heads) = (self.hidden, weights.heads);
+        let dim = hidden / heads;
+        let stride = weights.projections.units() * weights.projections.unit();
+        let (start, first) = (tile.start, self.rows(tile).start);
+        member.share(tile.len() * heads, 1).map(move |item| {
+            let head = item % heads;
+            let range = self.batch.range(start + item / heads);
+            let row = range.start - first;
+            // SAFETY: the head's columns lie inside the projected rows of the tile.
+            let head_of = unsafe {
+                let query = at.projected.at(row * stride + head * dim).cast_const();
+                Head {
+                    query,
+                    key: query.add(hidden),
+                    value: query.add(2 * hidden),
+                    stride,
+                    len: range.len(),
+                    dim,
+                }
+            };
+            (head_of, row, head)
+        })
+    }
+
     /// # Safety
     ///
     /// As for [`run`](Self::run).
@@ -211,31 +246,18 @@ impl CpuForward<'_> {
         at: Layout,
     ) {
         let hidden = self.hidden;
-        let dim = hidden / weights.heads;
-        let stride = weights.projections.units() * weights.projections.unit();
-        let first = self.rows(tile).start;
-        for item in member.share(tile.len() * weights.heads, 1) {
-            let (sequence, head) = (tile.start + item / weights.heads, item % weights.heads);
-            let range = self.batch.range(sequence);
-            let row = range.start - first;
-            // SAFETY: the head's columns lie inside the projected and context rows of the tile.
-            unsafe {
-                let query = at.projected.at(row * stride + head * dim).cast_const();
-                let head = Head {
-                    query,
-                    key: query.add(hidden),
-                    value: query.add(2 * hidden),
-                    stride,
-                    len: range.len(),
-                    dim,
-                    coarse: self.backend.arithmetic == Arithmetic::Bf16,
-                    out: Rows {
-                        at: at.context.at(row * hidden + head * dim),
+        // SAFETY: the caller's promise; the head's columns lie inside the context rows of the tile.
+        unsafe {
+            let scratch = at.attention.at(member.index * at.attention_each);
+            for (head, row, number) in self.heads(member, weights, tile, at) {
+                let out = Dense {
+                    to: Rows {
+                        at: at.context.at(row * hidden + number * head.dim),
                         stride: hidden,
                     },
+                    coarse: self.backend.arithmetic == Arithmetic::Bf16,
                 };
-                let scratch = at.attention.at(member.index * at.attention_each);
-                (self.backend.kernels.attention)(head, scratch);
+                (self.backend.kernels.attention)(head, out, scratch);
             }
         }
     }
@@ -253,33 +275,19 @@ impl CpuForward<'_> {
         tile: &Range<usize>,
         at: Layout,
     ) {
-        let hidden = self.hidden;
-        let dim = hidden / weights.heads;
-        let stride = weights.projections.units() * weights.projections.unit();
-        let first = self.rows(tile).start;
-        // SAFETY: the caller's promise: there are tiles. The head's columns lie inside the projected
-        // rows of the tile, and its lines inside those of the left side, which nobody reads any more.
+        let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
+        // SAFETY: the caller's promise: there are tiles. The head's lines lie inside those of the left
+        // side, which nobody reads any more.
         unsafe {
+            let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = Tiles::lay_out();
-            for item in member.share(tile.len() * weights.heads, 1) {
-                let (sequence, head) = (tile.start + item / weights.heads, item % weights.heads);
-                let range = self.batch.range(sequence);
-                let row = range.start - first;
-                let query = at.projected.at(row * stride + head * dim).cast_const();
-                let head = tiles::Head {
-                    query,
-                    key: query.add(hidden),
-                    value: query.add(2 * hidden),
-                    stride,
-                    len: range.len(),
-                    dim,
-                    out: at.left,
+            for (head, row, number) in self.heads(member, weights, tile, at) {
+                let to = tiles::Lines {
+                    left: at.left,
                     row,
-                    step: head * tiles::lines(dim),
+                    step: number * tiles::lines(head.dim),
                 };
-                let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
-                let scratch = at.attention_lines.at(member.index * each);
-                tiles::attention::<THREE>(&tiles, &head, scratch.cast());
+                tiles::attention::<THREE>(&tiles, &head, to, scratch);
             }
         }
     }

@@ -14,6 +14,7 @@ mod tests;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::Head;
 use crate::cpu::amx::{Product, Tiles};
 use crate::cpu::bf16::{Left, Line, Split};
 use crate::cpu::lanes::Lanes;
@@ -25,22 +26,14 @@ const TILE: usize = 16;
 /// Numbers of bf16 in a tile's row, and in a line.
 const DEPTH: usize = super::TILE_DEPTH;
 
-/// One head of one sequence.
+/// Where the result goes.
 #[derive(Clone, Copy)]
-pub(crate) struct Head {
-    /// Queries, keys and values of the head: first rows; all three share a stride.
-    pub(crate) query: *const f32,
-    pub(crate) key: *const f32,
-    pub(crate) value: *const f32,
-    pub(crate) stride: usize,
-    /// Tokens of the sequence.
-    pub(crate) len: usize,
-    /// Numbers of a head, for which [`fits_tiles`](super::fits_tiles).
-    pub(crate) dim: usize,
-    /// The left side that the result becomes part of, the sequence's first row there and the head's
-    /// first line of a row.
-    pub(crate) out: Left,
+pub(crate) struct Lines {
+    /// The left side that it becomes part of.
+    pub(crate) left: Left,
+    /// The sequence's first row there.
     pub(crate) row: usize,
+    /// The head's first line of a row.
     pub(crate) step: usize,
 }
 
@@ -135,10 +128,15 @@ impl Twice {
 /// # Safety
 ///
 /// [`is_available`] and [`fits_tiles`](super::fits_tiles); `tiles` are laid out. `head` describes
-/// readable rows and lines that nothing else touches, split if `THREE`; `scratch` holds
+/// readable rows, `to` lines that nothing else touches, split if `THREE`; `scratch` holds
 /// [`scratch_lines`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, scratch: *mut Line) {
+pub(crate) unsafe fn attention<const THREE: bool>(
+    _tiles: &Tiles,
+    head: &Head,
+    to: Lines,
+    scratch: *mut Line,
+) {
     let Head { len, dim, .. } = *head;
     let padded = len.next_multiple_of(DEPTH);
     let (lines, columns) = (lines(dim), dim / TILE);
@@ -196,7 +194,11 @@ pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, s
             }
             for r in 0..rows {
                 let row = out.cast::<f32>().add(r * dim);
-                send::<THREE>(head, first + r, row, _mm512_set1_ps(factors[r]));
+                let to = Lines {
+                    row: to.row + first + r,
+                    ..to
+                };
+                send::<THREE>(row, dim, _mm512_set1_ps(factors[r]), to);
             }
         }
     }
@@ -209,15 +211,15 @@ pub(crate) unsafe fn attention<const THREE: bool>(_tiles: &Tiles, head: &Head, s
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn send<const THREE: bool>(head: &Head, row: usize, from: *const f32, factor: __m512) {
-    for line in 0..lines(head.dim) {
+unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, to: Lines) {
+    for line in 0..lines(dim) {
         // SAFETY: the caller's promise.
         unsafe {
             let at = from.add(line * DEPTH);
             let low = _mm512_mul_ps(_mm512_load_ps(at), factor);
             let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
             let both = split::<THREE>(low, high);
-            let [upper, lower] = head.out.line(head.row + row, head.step + line);
+            let [upper, lower] = to.left.line(to.row, to.step + line);
             _mm512_store_si512(upper.cast(), both[0]);
             if THREE {
                 _mm512_store_si512(lower.cast(), both[1]);

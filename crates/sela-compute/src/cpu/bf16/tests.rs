@@ -30,7 +30,7 @@ fn all() -> Vec<Unit> {
 }
 
 /// Numbers in -1..1 that look random and differ in all their bits.
-fn noise(n: usize, seed: u32) -> Vec<f32> {
+pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
     let step = |_| {
         state ^= state << 13;

@@ -5,15 +5,12 @@
 use super::*;
 use crate::cpu::bf16::{Room, Split};
 
+/// Numbers in -2..2.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
-    let step = |_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        (state as f32 / 2f32.powi(31) - 1.0) * 2.0
-    };
-    (0..n).map(step).collect()
+    crate::cpu::bf16::tests::noise(n, seed)
+        .iter()
+        .map(|x| 2.0 * x)
+        .collect()
 }
 
 /// Two heads of a sequence that begins in the third row, as numbers.
@@ -32,18 +29,20 @@ fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec
         let tiles = Tiles::lay_out();
         for head in 0..heads {
             let query = projected.as_ptr().add(head * dim);
-            let head = Head {
+            let to = Lines {
+                left,
+                row: BEFORE,
+                step: head * lines(dim),
+            };
+            let of = Head {
                 query,
                 key: query.add(heads * dim),
                 value: query.add(2 * heads * dim),
                 stride,
                 len,
                 dim,
-                out: left,
-                row: BEFORE,
-                step: head * lines(dim),
             };
-            attention::<THREE>(&tiles, &head, scratch.as_mut_ptr());
+            attention::<THREE>(&tiles, &of, to, scratch.as_mut_ptr());
         }
         drop(tiles);
         for row in 0..len {
