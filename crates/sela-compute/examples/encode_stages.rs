@@ -1,4 +1,4 @@
-//! Where a forward's time goes: `encode_stages [bf16|bf16x3|f32] [THREADS]`.
+//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|f32] [THREADS]`.
 //!
 //! Runs forwards of the shape of all-MiniLM-L6-v2 (6 layers, hidden 384, 12 heads, inner 1536) with
 //! made-up weights over batches of texts of one length, with all passes and with some of them. A
@@ -136,6 +136,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arithmetic = match args.next().as_deref() {
         None | Some("bf16") => Arithmetic::Bf16,
         Some("bf16x3") => Arithmetic::Bf16x3,
+        Some("int8") => Arithmetic::Int8,
         Some("f32") => Arithmetic::F32,
         Some(other) => return Err(format!("there is no arithmetic `{other}`").into()),
     };
@@ -144,8 +145,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => std::thread::available_parallelism()?.get(),
     };
     let isa = Isa::available()[0];
-    let unit = Inventory::probe().cpu.bf16;
-    println!("{arithmetic:?}, {isa}, bf16 unit {unit:?}, {threads} threads");
+    let cpu = Inventory::probe_cpu().cpu;
+    println!(
+        "{arithmetic:?}, {isa}, units {:?} and {:?}, {threads} threads",
+        cpu.bf16, cpu.int8
+    );
     let model = Model::new(CpuEncode::new(isa, arithmetic, threads)?)?;
     for (texts, len) in [(1, 12), (100, 36), (500, 18), (32, 252)] {
         let (tokens, some) = (texts * len, batch(texts, len));

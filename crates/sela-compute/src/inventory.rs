@@ -36,6 +36,32 @@ impl fmt::Display for Bf16Unit {
     }
 }
 
+/// Units of the CPU that multiply int8 numbers into i32 sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Int8Unit {
+    /// Tile matrix products of Intel's AMX.
+    Amx,
+    /// `VPDPBUSD` of AVX-512 VNNI.
+    Avx512Vnni,
+}
+
+impl Int8Unit {
+    /// Its name as users see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amx => "amx-int8",
+            Self::Avx512Vnni => "avx512-vnni",
+        }
+    }
+}
+
+impl fmt::Display for Int8Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Facts about the CPU and its memory.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -50,6 +76,8 @@ pub struct CpuFacts {
     pub isas: Vec<Isa>,
     /// The bf16 unit that would be used.
     pub bf16: Option<Bf16Unit>,
+    /// The int8 unit that would be used.
+    pub int8: Option<Int8Unit>,
     /// Main memory in bytes, when the system tells.
     pub memory_bytes: Option<u64>,
 }
@@ -228,7 +256,8 @@ impl Inventory {
             arch: std::env::consts::ARCH,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             isas: Isa::available(),
-            bf16: crate::cpu::bf16::unit(),
+            bf16: crate::cpu::blocks::bf16_unit(),
+            int8: crate::cpu::blocks::int8_unit(),
             memory_bytes: memory_bytes(),
         };
         Self {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::inventory::{Bf16Unit, GpuFacts, GpuKind, Inventory};
+use crate::inventory::{Bf16Unit, GpuFacts, GpuKind, Int8Unit, Inventory};
 use crate::isa::Isa;
 
 /// A path through the code, from the fastest silicon to the most common.
@@ -119,6 +119,9 @@ pub enum Precision {
     F32,
     /// Cosine to f32 of at least 0.999, 0.9999 in the mean: bf16 on a CPU, f16 on a GPU.
     Bf16,
+    /// Cosine to f32 of at least 0.99, 0.995 in the mean: int8 on a CPU that has a unit for it. What
+    /// has none does what is fastest there and keeps more.
+    Int8,
 }
 
 /// The arithmetic of the encoder's matrix products.
@@ -132,6 +135,9 @@ pub enum Arithmetic {
     Bf16,
     /// f16 products with f32 sums, activations kept in f16.
     F16,
+    /// int8 products with i32 sums, each row of activations and each output's weights with a scale of
+    /// its own; attention in bf16 or f32.
+    Int8,
 }
 
 impl fmt::Display for Arithmetic {
@@ -141,6 +147,7 @@ impl fmt::Display for Arithmetic {
             Self::Bf16x3 => "bf16x3",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -233,8 +240,9 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
         }
     };
     // The units are fed by AVX-512.
-    let unit = cpu.bf16.filter(|_| isas[0] == Isa::Avx512);
-    let arithmetics = arithmetics(unit, options, &mut reasons);
+    let fed = isas[0] == Isa::Avx512;
+    let units = (cpu.bf16.filter(|_| fed), cpu.int8.filter(|_| fed));
+    let arithmetics = arithmetics(units, options, &mut reasons);
     Ok(Plan {
         tier: gpu.as_ref().map_or(Tier::Cpu, |gpu| gpu.tier),
         gpu,
@@ -269,7 +277,7 @@ fn choose_gpu(
     // An instruction set and some arithmetics are the CPU's alone.
     let of_cpu = matches!(
         options.arithmetic,
-        Some(Arithmetic::Bf16 | Arithmetic::Bf16x3)
+        Some(Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8)
     );
     let cpu_only = (options.isa.is_some() || of_cpu) && !options.device.insists();
     let chosen = match options.device {
@@ -328,7 +336,7 @@ fn gpu_arithmetics(
     let has = |arithmetic| match arithmetic {
         Arithmetic::F16 => gpu.f16,
         Arithmetic::F32 => true,
-        Arithmetic::Bf16 | Arithmetic::Bf16x3 => false,
+        Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 => false,
     };
     if let Some(arithmetic) = options.arithmetic {
         return match has(arithmetic) {
@@ -341,11 +349,11 @@ fn gpu_arithmetics(
     }
     Ok(match options.precision {
         Precision::F32 => vec![Arithmetic::F32],
-        Precision::Auto | Precision::Bf16 if gpu.f16 => {
+        Precision::Auto | Precision::Bf16 | Precision::Int8 if gpu.f16 => {
             reasons.push("f16 products with f32 sums on the GPU".into());
             vec![Arithmetic::F16, Arithmetic::F32]
         }
-        Precision::Auto | Precision::Bf16 => {
+        Precision::Auto | Precision::Bf16 | Precision::Int8 => {
             reasons.push("f32 on the GPU, which has no f16".into());
             vec![Arithmetic::F32]
         }
@@ -353,7 +361,7 @@ fn gpu_arithmetics(
 }
 
 fn arithmetics(
-    unit: Option<Bf16Unit>,
+    (unit, int8): (Option<Bf16Unit>, Option<Int8Unit>),
     options: &PlanOptions,
     reasons: &mut Vec<String>,
 ) -> Vec<Arithmetic> {
@@ -372,7 +380,18 @@ fn arithmetics(
         }
         _ => vec![Arithmetic::F32],
     };
-    match (options.precision, unit) {
+    let precision = match (options.precision, int8) {
+        (Precision::Int8, Some(unit)) => {
+            reasons.push(format!("int8 by {unit}"));
+            return vec![Arithmetic::Int8];
+        }
+        (Precision::Int8, None) => {
+            reasons.push("not int8: there is no unit for it to use".into());
+            Precision::Auto
+        }
+        (precision, _) => precision,
+    };
+    match (precision, unit) {
         (Precision::F32, _) => f32_grade,
         (Precision::Bf16, None) => {
             reasons
@@ -383,11 +402,11 @@ fn arithmetics(
             reasons.push(format!("bf16 by {unit}"));
             vec![Arithmetic::Bf16]
         }
-        (Precision::Auto, Some(unit)) => {
+        (Precision::Auto | Precision::Int8, Some(unit)) => {
             reasons.push(format!("auto is bf16 by {unit}"));
             [vec![Arithmetic::Bf16], f32_grade].concat()
         }
-        (Precision::Auto, None) => {
+        (Precision::Auto | Precision::Int8, None) => {
             reasons.push("auto is f32: there is no bf16 unit to use".into());
             f32_grade
         }
@@ -406,6 +425,7 @@ mod tests {
             threads: 8,
             isas: isas.to_vec(),
             bf16,
+            int8: None,
             memory_bytes: None,
         };
         Inventory {
@@ -440,6 +460,33 @@ mod tests {
             assert_eq!(plan.arithmetics, expected, "{unit:?} {precision:?}");
             assert_eq!((plan.isas[0], plan.threads), (Isa::Avx512, 8));
             assert!(!plan.reasons.is_empty());
+        }
+    }
+
+    #[test]
+    fn int8_is_done_where_there_is_a_unit_for_it_and_more_is_kept_elsewhere() {
+        use Arithmetic::{Bf16, F32, Int8};
+        let (vnni, bf16) = (Some(Int8Unit::Avx512Vnni), Some(Bf16Unit::Avx512Bf16));
+        let cases: [(Option<Int8Unit>, Option<Bf16Unit>, Isa, &[Arithmetic]); 5] = [
+            (vnni, bf16, Isa::Avx512, &[Int8]),
+            (vnni, None, Isa::Avx512, &[Int8]),
+            (None, bf16, Isa::Avx512, &[Bf16, F32]),
+            (None, None, Isa::Avx512, &[F32]),
+            // Units are fed by AVX-512.
+            (vnni, bf16, Isa::Avx2, &[F32]),
+        ];
+        for (int8, bf16, isa, expected) in cases {
+            let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
+            inventory.cpu.int8 = int8;
+            let options = PlanOptions {
+                precision: Precision::Int8,
+                isa: Some(isa),
+                ..PlanOptions::default()
+            };
+            let plan = plan(&inventory, &options).unwrap();
+            assert_eq!(plan.arithmetics, expected, "{int8:?} {bf16:?} {isa}");
+            let told = plan.reasons.iter().any(|why| why.contains("int8"));
+            assert!(told, "{:?}", plan.reasons);
         }
     }
 

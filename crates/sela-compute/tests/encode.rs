@@ -45,6 +45,17 @@ fn bf16_meets_the_reference() {
 }
 
 #[test]
+fn int8_meets_the_reference() {
+    match Inventory::probe().cpu.int8 {
+        Some(unit) => println!("int8 by {unit}"),
+        None => println!("int8 unit: skipped, this CPU lacks one; its emulation runs"),
+    }
+    for isa in available() {
+        self_test(isa, Arithmetic::Int8).unwrap();
+    }
+}
+
+#[test]
 fn what_this_cpu_lacks_is_refused_by_name() {
     let here = Isa::available();
     for isa in [Isa::Avx512, Isa::Neon]

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
 
-use super::bf16::Split;
+use super::blocks::Form;
 use super::gemm::{Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
@@ -30,7 +30,7 @@ pub(crate) struct Head {
 pub(crate) struct Dense {
     /// As many rows as the sequence has tokens.
     pub(crate) to: Rows<*mut f32>,
-    /// Whether it is rounded to bf16 anyway: a coarser exponential will do.
+    /// Whether it is rounded to bf16 or less anyway: a coarser exponential will do.
     pub(crate) coarse: bool,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> 
 /// Numbers of bf16 in the row of a tile.
 const TILE_DEPTH: usize = 32;
 
-/// Whether this CPU has tiles for attention beside products of bf16.
+/// Whether this CPU has tiles for attention beside products of bf16 or int8.
 pub(crate) fn on_tiles() -> bool {
     #[cfg(target_arch = "x86_64")]
     return tiles::is_available();
@@ -56,12 +56,12 @@ pub(crate) fn fits_tiles(dim: usize) -> bool {
 }
 
 /// Lines of scratch that attention on tiles needs for sequences of up to `len` tokens.
-pub(crate) fn tile_lines(len: usize, dim: usize, split: Split) -> usize {
+pub(crate) fn tile_lines(len: usize, dim: usize, form: Form) -> usize {
     #[cfg(target_arch = "x86_64")]
-    return tiles::scratch_lines(len, dim, split);
+    return tiles::scratch_lines(len, dim, form);
     #[cfg(not(target_arch = "x86_64"))]
     {
-        let _ = (len, dim, split);
+        let _ = (len, dim, form);
         0
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attention;
-use super::bf16::{Left, Line, Room, Split, Unit};
+use super::blocks::{Form, Left, Line, Room, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
@@ -19,7 +19,6 @@ use crate::encode::{
     TensorRows, Ticket,
 };
 use crate::error::Error;
-use crate::inventory::Bf16Unit;
 use crate::isa::Isa;
 use crate::plan::Arithmetic;
 
@@ -28,13 +27,13 @@ use crate::plan::Arithmetic;
 /// often; but their activations are to stay in the second level.
 const fn tile_tokens(arithmetic: Arithmetic) -> usize {
     match arithmetic {
-        Arithmetic::Bf16 => 256,
+        Arithmetic::Bf16 | Arithmetic::Int8 => 256,
         _ => 128,
     }
 }
 
-/// Rows of the feed-forward block at a time, whole blocks of bf16 rows: their inner activations
-/// stay in the second-level cache.
+/// Rows of the feed-forward block at a time, whole blocks: their inner activations stay in the
+/// second-level cache.
 pub(super) const fn inner_rows(arithmetic: Arithmetic) -> usize {
     match arithmetic {
         Arithmetic::Bf16 => 256,
@@ -51,8 +50,8 @@ pub struct CpuEncode {
     pub(super) kernels: &'static Kernels,
     isa: Isa,
     pub(super) arithmetic: Arithmetic,
-    /// What rounds and multiplies, where products are of bf16.
-    pub(super) bf16: Option<(Unit, Split)>,
+    /// What rounds and multiplies, where products are of blocks.
+    pub(super) blocks: Option<(Unit, Form)>,
     /// Whether attention is worked off on tiles too, where heads fit.
     pub(super) tiles: bool,
     pool: Arc<Pool>,
@@ -94,28 +93,22 @@ impl CpuEncode {
         let kernels =
             Kernels::new(isa).ok_or_else(|| Error::Missing(format!("{isa} instructions")))?;
         let pool = Arc::new(Pool::new(threads));
-        let split = match arithmetic {
-            Arithmetic::Bf16 => Some(Split::One),
-            Arithmetic::Bf16x3 => Some(Split::Three),
-            _ => None,
-        };
+        let blocks = Form::of(arithmetic).map(|form| (Unit::of(isa, form), form));
         Ok(Self {
             kernels,
             isa,
             arithmetic,
-            tiles: split.is_some()
-                && Unit::of(isa) == Unit::Own(Bf16Unit::Amx)
-                && attention::on_tiles(),
-            bf16: split.map(|split| (Unit::of(isa), split)),
+            tiles: blocks.is_some_and(|(unit, _)| unit == Unit::Amx) && attention::on_tiles(),
+            blocks,
             pool,
             scratch: Mutex::default(),
         })
     }
 
-    /// How numbers become bf16 where attention in heads of so many numbers is worked off on tiles.
-    pub(super) fn on_tiles(&self, dim: usize) -> Option<Split> {
-        let (_, split) = self.bf16?;
-        (self.tiles && attention::fits_tiles(dim)).then_some(split)
+    /// The form of the numbers, where attention in heads of so many numbers is worked off on tiles.
+    pub(super) fn on_tiles(&self, dim: usize) -> Option<Form> {
+        let (_, form) = self.blocks?;
+        (self.tiles && attention::fits_tiles(dim)).then_some(form)
     }
 
     /// The arithmetic of its products.
@@ -297,7 +290,6 @@ impl Shared {
 }
 
 /// Activations of a tile; kept from call to call.
-#[derive(Default)]
 struct Scratch {
     hidden: Vec<f32>,
     projected: Vec<f32>,
@@ -327,12 +319,29 @@ pub(super) struct Layout {
     #[cfg(target_arch = "x86_64")]
     pub(super) attention_lines_each: usize,
     /// Of rows of the hidden size, and of the feed-forward block's inner size; where products are
-    /// of bf16.
+    /// of blocks.
     pub(super) left: Left,
     pub(super) inner_left: Left,
 }
 
 impl Scratch {
+    fn new(form: Option<Form>) -> Self {
+        // Nothing is laid out in room that nothing needs.
+        let form = form.unwrap_or(Form::Bf16);
+        Self {
+            hidden: Vec::new(),
+            projected: Vec::new(),
+            context: Vec::new(),
+            inner: Vec::new(),
+            attention: Vec::new(),
+            attention_each: 0,
+            attention_lines: Vec::new(),
+            attention_lines_each: 0,
+            left: Room::new(form),
+            inner_left: Room::new(form),
+        }
+    }
+
     fn fit(&mut self, forward: &CpuForward<'_>, tile: Range<usize>, members: usize) {
         let grow = |buffer: &mut Vec<f32>, n: usize| {
             if buffer.len() < n {
@@ -347,8 +356,10 @@ impl Scratch {
         let kernels = forward.backend.kernels;
         let most = inner_rows(forward.backend.arithmetic);
         grow(&mut self.hidden, rows * forward.hidden);
-        if let Some((_, split)) = forward.backend.bf16 {
-            self.left.fit(rows, forward.hidden, split);
+        let form = forward.backend.blocks.map(|(_, form)| form);
+        let whole_rows = form.is_none_or(Form::rounds_whole_rows);
+        if form.is_some() {
+            self.left.fit(rows, forward.hidden);
         }
         for pass in &forward.passes {
             match pass {
@@ -358,8 +369,12 @@ impl Scratch {
                         rows * w.projections.units() * w.projections.unit(),
                     );
                     let dim = forward.hidden / w.heads;
-                    if let Some(split) = forward.backend.on_tiles(dim) {
-                        let each = attention::tile_lines(longest, dim, split);
+                    let on_tiles = forward.backend.on_tiles(dim);
+                    if on_tiles.is_none() || whole_rows {
+                        grow(&mut self.context, rows * forward.hidden);
+                    }
+                    if let Some(form) = on_tiles {
+                        let each = attention::tile_lines(longest, dim, form);
                         let each = each.max(self.attention_lines_each);
                         self.attention_lines_each = each;
                         if self.attention_lines.len() < each * members {
@@ -367,16 +382,17 @@ impl Scratch {
                         }
                         continue;
                     }
-                    grow(&mut self.context, rows * forward.hidden);
                     let each = attention::scratch_len(longest, dim, kernels.width, kernels.rows);
                     self.attention_each = self.attention_each.max(each);
                     grow(&mut self.attention, self.attention_each * members);
                 }
                 Pass::FeedForward(w) => {
                     let rows = rows.min(most);
-                    match forward.backend.bf16 {
-                        Some((_, split)) => self.inner_left.fit(rows, w.up.outputs(), split),
-                        None => grow(&mut self.inner, rows * w.up.units() * w.up.unit()),
+                    if form.is_some() {
+                        self.inner_left.fit(rows, w.up.outputs());
+                    }
+                    if whole_rows {
+                        grow(&mut self.inner, rows * w.up.units() * w.up.unit());
                     }
                 }
                 Pass::Embed(..) | Pass::Pool { .. } => {}
@@ -409,7 +425,7 @@ impl CpuEncode {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
-            .unwrap_or_default()
+            .unwrap_or_else(|| Scratch::new(self.blocks.map(|(_, form)| form)))
     }
 
     fn put_scratch(&self, scratch: Scratch) {

@@ -25,6 +25,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn load(from: *const f32) -> Self;
     /// Loads half-precision values, widened exactly.
     unsafe fn load_f16(from: *const u16) -> Self;
+    /// Loads integers, rounded to f32.
+    unsafe fn load_i32(from: *const i32) -> Self;
     unsafe fn store(self, to: *mut f32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;

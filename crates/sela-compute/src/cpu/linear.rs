@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::bf16::{Job, Left, Output, Packed, Split, Unit};
+use super::blocks::{Form, How, Job, Left, Output, Packed, Unit};
 use super::gemm::{Panels, Rows};
 use super::kernels::Kernels;
 use crate::encode::LinearTensors;
@@ -13,8 +13,8 @@ use crate::plan::Arithmetic;
 pub(crate) enum Linear {
     /// f32 panels.
     F32(Panels),
-    /// bf16, whole or split.
-    Bf16(Packed),
+    /// bf16, whole or split, or int8.
+    Blocks(Packed),
 }
 
 /// Checks the shapes of a layer and widens it to f32: weights and bias.
@@ -60,15 +60,15 @@ impl Linear {
             weights.extend_from_slice(&weight);
             biases.extend_from_slice(&bias);
         }
-        let packed = |split| {
-            let unit = Unit::of(kernels.isa);
-            Self::Bf16(Packed::pack(&weights, &biases, inputs, split, unit))
-        };
-        Ok(match arithmetic {
-            Arithmetic::F16 => return Err(Error::Missing("f16 products on the CPU".into())),
-            Arithmetic::F32 => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
-            Arithmetic::Bf16 => packed(Split::One),
-            Arithmetic::Bf16x3 => packed(Split::Three),
+        if arithmetic == Arithmetic::F16 {
+            return Err(Error::Missing("f16 products on the CPU".into()));
+        }
+        Ok(match Form::of(arithmetic) {
+            None => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
+            Some(form) => {
+                let unit = Unit::of(kernels.isa, form);
+                Self::Blocks(Packed::pack(&weights, &biases, inputs, form, unit))
+            }
         })
     }
 
@@ -76,7 +76,7 @@ impl Linear {
     pub(crate) fn outputs(&self) -> usize {
         match self {
             Self::F32(panels) => panels.outputs,
-            Self::Bf16(packed) => packed.outputs,
+            Self::Blocks(packed) => packed.outputs,
         }
     }
 
@@ -84,7 +84,7 @@ impl Linear {
     pub(crate) fn units(&self) -> usize {
         match self {
             Self::F32(panels) => panels.count(),
-            Self::Bf16(packed) => packed.units(),
+            Self::Blocks(packed) => packed.units(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Linear {
     pub(crate) fn unit(&self) -> usize {
         match self {
             Self::F32(panels) => panels.width,
-            Self::Bf16(packed) => packed.unit_width(),
+            Self::Blocks(packed) => packed.unit_width(),
         }
     }
 
@@ -127,14 +127,18 @@ impl Linear {
                         }
                     }
                 }
-                Self::Bf16(packed) => packed.unit.run(&Job::Product {
+                Self::Blocks(packed) => packed.unit.run(&Job::Product {
                     packed,
                     rows,
                     left: x.lines,
                     units,
                     to: match to {
-                        To::Set(to) => Output::Rows { to, keep: false },
-                        To::Add(to) => Output::Rows { to, keep: true },
+                        To::Set(to) => Output::Rows { to, how: How::Set },
+                        To::Add(to) => Output::Rows { to, how: How::Add },
+                        To::Gelu(to, _) if packed.rounds_whole_rows() => {
+                            let how = How::Gelu;
+                            Output::Rows { to, how }
+                        }
                         To::Gelu(_, left) => Output::Gelu(left),
                     },
                 }),
@@ -143,8 +147,8 @@ impl Linear {
     }
 }
 
-/// The left side of a product: rows of f32 and the same rounded to bf16, of which a layer reads
-/// those that its arithmetic is about.
+/// The left side of a product: rows of f32 and the same rounded, of which a layer reads those that
+/// its arithmetic is about.
 #[derive(Clone, Copy)]
 pub(crate) struct Input {
     pub(crate) rows: Rows<*const f32>,
@@ -158,6 +162,7 @@ pub(crate) enum To {
     Set(Rows<*mut f32>),
     /// On top of what is there.
     Add(Rows<*mut f32>),
-    /// Through GELU, to be the left side of the next product: to one or the other.
+    /// Through GELU, to be the left side of the next product: to one or the other. Where rows are
+    /// rounded whole only, see [`Form::rounds_whole_rows`], to the first.
     Gelu(Rows<*mut f32>, Left),
 }

@@ -3,7 +3,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
-pub(crate) mod bf16;
+pub(crate) mod blocks;
 pub(crate) mod encode;
 mod gemm;
 mod kernels;

@@ -7,9 +7,9 @@ use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::attention::tiles;
 use super::attention::{Dense, Head};
-use super::bf16::{Job, Left};
 #[cfg(target_arch = "x86_64")]
-use super::bf16::{Line, Split};
+use super::blocks::Line;
+use super::blocks::{Form, Job, Left};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::linear::{Input, To};
@@ -90,20 +90,20 @@ impl CpuForward<'_> {
             stride: hidden,
         };
         // SAFETY: this member's own rows.
-        unsafe { self.round(x, mine, at.left) };
+        unsafe { self.round(x, hidden, mine, at.left) };
         member.wait();
     }
 
-    /// Rounds rows of the hidden size for the products over them, where those are of bf16.
+    /// Rounds rows of `inputs` numbers for the products over them, where those are of blocks.
     ///
     /// # Safety
     ///
     /// The rows are there on both sides, nothing else touches those of `to`.
-    unsafe fn round(&self, from: Rows<*const f32>, rows: Range<usize>, to: Left) {
-        if let Some((unit, _)) = self.backend.bf16 {
+    unsafe fn round(&self, from: Rows<*const f32>, inputs: usize, rows: Range<usize>, to: Left) {
+        if let Some((unit, _)) = self.backend.blocks {
             let job = Job::Round {
                 from,
-                inputs: self.hidden,
+                inputs,
                 rows,
                 to,
             };
@@ -171,14 +171,17 @@ impl CpuForward<'_> {
             let on_tiles = self.backend.on_tiles(dim);
             match on_tiles {
                 #[cfg(target_arch = "x86_64")]
-                Some(Split::One) => self.run_heads_on_tiles::<false>(member, weights, tile, at),
+                Some(Form::Bf16 | Form::Int8) => {
+                    self.run_heads_on_tiles::<false>(member, weights, tile, at);
+                }
                 #[cfg(target_arch = "x86_64")]
-                Some(Split::Three) => self.run_heads_on_tiles::<true>(member, weights, tile, at),
+                Some(Form::Bf16x3) => self.run_heads_on_tiles::<true>(member, weights, tile, at),
                 _ => self.run_heads(member, weights, tile, at),
             }
             member.wait();
-            if self.backend.bf16.is_some() && on_tiles.is_none() {
-                self.round(context, member.share(rows.len(), 1), at.left);
+            let rounded = on_tiles.is_some_and(|form| !form.rounds_whole_rows());
+            if self.backend.blocks.is_some() && !rounded {
+                self.round(context, hidden, member.share(rows.len(), 1), at.left);
                 member.wait();
             }
             let units = member.share(weights.output.units(), 1);
@@ -193,7 +196,7 @@ impl CpuForward<'_> {
             for row in mine.clone() {
                 self.normalize_row(&weights.norm, x.at.add(row * hidden));
             }
-            self.round(x_read, mine, at.left);
+            self.round(x_read, hidden, mine, at.left);
             member.wait();
         }
     }
@@ -246,23 +249,23 @@ impl CpuForward<'_> {
         at: Layout,
     ) {
         let hidden = self.hidden;
+        let coarse = matches!(self.backend.arithmetic, Arithmetic::Bf16 | Arithmetic::Int8);
         // SAFETY: the caller's promise; the head's columns lie inside the context rows of the tile.
         unsafe {
             let scratch = at.attention.at(member.index * at.attention_each);
             for (head, row, number) in self.heads(member, weights, tile, at) {
-                let out = Dense {
-                    to: Rows {
-                        at: at.context.at(row * hidden + number * head.dim),
-                        stride: hidden,
-                    },
-                    coarse: self.backend.arithmetic == Arithmetic::Bf16,
+                let to = Rows {
+                    at: at.context.at(row * hidden + number * head.dim),
+                    stride: hidden,
                 };
+                let out = Dense { to, coarse };
                 (self.backend.kernels.attention)(head, out, scratch);
             }
         }
     }
 
-    /// The same on tiles, into the left side of the output's product.
+    /// The same on tiles, into the left side of the output's product or, where rows are rounded as a
+    /// whole only, into rows.
     ///
     /// # Safety
     ///
@@ -275,17 +278,26 @@ impl CpuForward<'_> {
         tile: &Range<usize>,
         at: Layout,
     ) {
+        let hidden = self.hidden;
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
+        let form = self.backend.blocks.map(|(_, form)| form);
+        let whole_rows = form.is_some_and(Form::rounds_whole_rows);
         // SAFETY: the caller's promise: there are tiles. The head's lines lie inside those of the left
-        // side, which nobody reads any more.
+        // side, which nobody reads any more, its columns inside the context rows of the tile.
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = Tiles::lay_out();
             for (head, row, number) in self.heads(member, weights, tile, at) {
-                let to = tiles::Lines {
-                    left: at.left,
-                    row,
-                    step: number * tiles::lines(head.dim),
+                let to = match whole_rows {
+                    true => tiles::To::Rows(Rows {
+                        at: at.context.at(row * hidden + number * head.dim),
+                        stride: hidden,
+                    }),
+                    false => tiles::To::Lines {
+                        left: at.left,
+                        row,
+                        step: number * tiles::lines(head.dim),
+                    },
                 };
                 tiles::attention::<THREE>(&tiles, &head, to, scratch);
             }
@@ -309,6 +321,8 @@ impl CpuForward<'_> {
             stride: up.units() * up.unit(),
         };
         let most = inner_rows(self.backend.arithmetic);
+        let form = self.backend.blocks.map(|(_, form)| form);
+        let whole_rows = form.is_some_and(Form::rounds_whole_rows);
         for start in (0..rows).step_by(most) {
             let n = most.min(rows - start);
             // SAFETY: the caller's promise; each step writes columns or rows of this member only,
@@ -323,7 +337,7 @@ impl CpuForward<'_> {
                     stride: hidden,
                 };
                 let inner_left = at.inner_left.of_inputs(up.outputs());
-                let lines = match self.backend.bf16 {
+                let lines = match self.backend.blocks {
                     Some(_) => at.left.skip_rows(start),
                     None => at.left,
                 };
@@ -331,11 +345,16 @@ impl CpuForward<'_> {
                 let units = member.share(up.units(), 1);
                 up.apply(kernels, n, input, units, To::Gelu(inner, inner_left));
                 member.wait();
+                let inner_read = Rows {
+                    at: inner.at.cast_const(),
+                    stride: inner.stride,
+                };
+                if whole_rows {
+                    self.round(inner_read, up.outputs(), member.share(n, 1), inner_left);
+                    member.wait();
+                }
                 let input = Input {
-                    rows: Rows {
-                        at: inner.at.cast_const(),
-                        stride: inner.stride,
-                    },
+                    rows: inner_read,
                     lines: inner_left,
                 };
                 down.apply(kernels, n, input, member.share(down.units(), 1), To::Add(x));
@@ -344,7 +363,7 @@ impl CpuForward<'_> {
                 for row in mine.clone() {
                     self.normalize_row(&weights.norm, x.at.add(row * hidden));
                 }
-                self.round(read, mine, lines);
+                self.round(read, hidden, mine, lines);
                 member.wait();
             }
         }

@@ -1,9 +1,9 @@
-//! Attention of one head over one sequence on the tiles of Intel's AMX, beside products of bf16.
+//! Attention of one head over one sequence on the tiles of Intel's AMX, beside products of bf16 or int8.
 //!
 //! Queries, keys, values and weights are rounded to bf16 (or split in two parts, of which three
-//! products are summed, see [`Split`]), scores and sums are f32. Sixteen queries at a time meet all
-//! keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next product. Keys
-//! lie transposed and values in pairs, as a tile reads its right side.
+//! products are summed, see [`Form`]), scores and sums are f32. Sixteen queries at a time meet all
+//! keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next product, or to
+//! rows of f32. Keys lie transposed and values in pairs, as a tile reads its right side.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
@@ -16,7 +16,8 @@ use std::arch::x86_64::*;
 
 use super::Head;
 use crate::cpu::amx::{Product, Tiles};
-use crate::cpu::bf16::{Left, Line, Split};
+use crate::cpu::blocks::{Form, Left, Line};
+use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
 use crate::cpu::math::{EXP2_FIT, exp};
@@ -28,13 +29,18 @@ const DEPTH: usize = super::TILE_DEPTH;
 
 /// Where the result goes.
 #[derive(Clone, Copy)]
-pub(crate) struct Lines {
-    /// The left side that it becomes part of.
-    pub(crate) left: Left,
-    /// The sequence's first row there.
-    pub(crate) row: usize,
-    /// The head's first line of a row.
-    pub(crate) step: usize,
+pub(crate) enum To {
+    /// Rounded, into a left side.
+    Lines {
+        /// The left side that it becomes part of, of bf16.
+        left: Left,
+        /// The sequence's first row there.
+        row: usize,
+        /// The head's first line of a row.
+        step: usize,
+    },
+    /// As it is, into as many rows as the sequence has tokens.
+    Rows(Rows<*mut f32>),
 }
 
 /// Whether this CPU can.
@@ -48,8 +54,8 @@ pub(crate) fn lines(dim: usize) -> usize {
 }
 
 /// Lines of scratch that [`attention`] needs for sequences of up to `len` tokens.
-pub(crate) fn scratch_lines(len: usize, dim: usize, split: Split) -> usize {
-    Parts::of(len, dim, split).end
+pub(crate) fn scratch_lines(len: usize, dim: usize, form: Form) -> usize {
+    Parts::of(len, dim, form).end
 }
 
 /// Where the parts of the scratch begin, in lines. What is multiplied is there once or, split, twice:
@@ -71,10 +77,10 @@ struct Parts {
 }
 
 impl Parts {
-    fn of(len: usize, dim: usize, split: Split) -> Self {
-        let copies = match split {
-            Split::One => 1,
-            Split::Three => 2,
+    fn of(len: usize, dim: usize, form: Form) -> Self {
+        let copies = match form {
+            Form::Bf16 | Form::Int8 => 1,
+            Form::Bf16x3 => 2,
         };
         let padded = len.next_multiple_of(DEPTH);
         let mut end = 0;
@@ -123,18 +129,19 @@ impl Twice {
     }
 }
 
-/// `softmax(q k^T / sqrt(dim)) v` into the lines of the head; `THREE` is [`Split::Three`].
+/// `softmax(q k^T / sqrt(dim)) v` to its place; `THREE` is [`Form::Bf16x3`].
 ///
 /// # Safety
 ///
 /// [`is_available`] and [`fits_tiles`](super::fits_tiles); `tiles` are laid out. `head` describes
-/// readable rows, `to` lines that nothing else touches, split if `THREE`; `scratch` holds
+/// readable rows, `to` a place that nothing else
+/// touches, whose lines are split if `THREE`; `scratch` holds
 /// [`scratch_lines`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
 pub(crate) unsafe fn attention<const THREE: bool>(
     _tiles: &Tiles,
     head: &Head,
-    to: Lines,
+    to: To,
     scratch: *mut Line,
 ) {
     let Head { len, dim, .. } = *head;
@@ -144,8 +151,8 @@ pub(crate) unsafe fn attention<const THREE: bool>(
         len,
         dim,
         match THREE {
-            true => Split::Three,
-            false => Split::One,
+            true => Form::Bf16x3,
+            false => Form::Bf16,
         },
     );
     // SAFETY: the caller's promise; the parts are as `Parts` has them.
@@ -194,35 +201,40 @@ pub(crate) unsafe fn attention<const THREE: bool>(
             }
             for r in 0..rows {
                 let row = out.cast::<f32>().add(r * dim);
-                let to = Lines {
-                    row: to.row + first + r,
-                    ..to
-                };
-                send::<THREE>(row, dim, _mm512_set1_ps(factors[r]), to);
+                send::<THREE>(row, dim, _mm512_set1_ps(factors[r]), to, first + r);
             }
         }
     }
 }
 
-/// Writes a row of the result, times a factor, into its lines.
+/// Writes row `r` of the result, times a factor, where it belongs.
 ///
 /// # Safety
 ///
 /// As for [`attention`], inside which it is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, to: Lines) {
+unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, to: To, r: usize) {
     for line in 0..lines(dim) {
         // SAFETY: the caller's promise.
         unsafe {
             let at = from.add(line * DEPTH);
             let low = _mm512_mul_ps(_mm512_load_ps(at), factor);
             let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
-            let both = split::<THREE>(low, high);
-            let [upper, lower] = to.left.line(to.row, to.step + line);
-            _mm512_store_si512(upper.cast(), both[0]);
-            if THREE {
-                _mm512_store_si512(lower.cast(), both[1]);
+            match to {
+                To::Lines { left, row, step } => {
+                    let both = split::<THREE>(low, high);
+                    let [upper, lower] = left.line(row + r, step + line);
+                    _mm512_store_si512(upper.cast(), both[0]);
+                    if THREE {
+                        _mm512_store_si512(lower.cast(), both[1]);
+                    }
+                }
+                To::Rows(rows) => {
+                    let at = rows.at.add(r * rows.stride + line * DEPTH);
+                    _mm512_storeu_ps(at, low);
+                    _mm512_storeu_ps(at.add(TILE), high);
+                }
             }
         }
     }

@@ -39,6 +39,11 @@ impl Lanes for Neon {
         Self(wide)
     }
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { vcvtq_f32_s32(vld1q_s32(from)) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: see above.
         unsafe { vst1q_f32(to, self.0) };

@@ -32,6 +32,11 @@ impl Lanes for Plain {
         Self(bits.map(|b| half::f16::from_bits(b).to_f32()))
     }
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        // SAFETY: the caller promises four readable values.
+        Self(unsafe { from.cast::<[i32; 4]>().read_unaligned() }.map(|x| x as f32))
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: the caller promises four writable values.
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };

@@ -28,6 +28,11 @@ impl Lanes for Avx2 {
         Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
     }
     #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: see above.
         unsafe { _mm256_storeu_ps(to, self.0) };
@@ -131,6 +136,11 @@ impl Lanes for Avx512 {
     unsafe fn load_f16(from: *const u16) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_i32(from: *const i32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_cvtepi32_ps(_mm512_loadu_si512(from.cast())) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -3,11 +3,11 @@
 #![allow(clippy::print_stdout)] // It says what this CPU lacks.
 
 use super::*;
-use crate::cpu::bf16::{Room, Split};
+use crate::cpu::blocks::{Form, Room};
 
 /// Numbers in -2..2.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
-    crate::cpu::bf16::tests::noise(n, seed)
+    crate::cpu::blocks::tests::noise(n, seed)
         .iter()
         .map(|x| 2.0 * x)
         .collect()
@@ -17,19 +17,19 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
 fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
     const BEFORE: usize = 3;
     let (heads, stride) = (2, 6 * dim);
-    let split = if THREE { Split::Three } else { Split::One };
-    let mut room = Room::default();
-    room.fit(BEFORE + len, heads * dim, split);
+    let form = if THREE { Form::Bf16x3 } else { Form::Bf16 };
+    let mut room = Room::new(form);
+    room.fit(BEFORE + len, heads * dim);
     let left = room.left(heads * dim);
     // What an earlier call left there must not matter.
-    let mut scratch = vec![Line::NAN; scratch_lines(len, dim, split)];
-    let mut found = Vec::new();
+    let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
+    let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
     // SAFETY: the caller has asked whether there are tiles; all rows and lines are there.
     unsafe {
         let tiles = Tiles::lay_out();
         for head in 0..heads {
             let query = projected.as_ptr().add(head * dim);
-            let to = Lines {
+            let to = To::Lines {
                 left,
                 row: BEFORE,
                 step: head * lines(dim),
@@ -42,6 +42,11 @@ fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec
                 len,
                 dim,
             };
+            attention::<THREE>(&tiles, &of, to, scratch.as_mut_ptr());
+            let to = To::Rows(Rows {
+                at: plain.as_mut_ptr().add(head * dim),
+                stride: heads * dim,
+            });
             attention::<THREE>(&tiles, &of, to, scratch.as_mut_ptr());
         }
         drop(tiles);
@@ -56,6 +61,11 @@ fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec
                 found.extend(numbers(upper).iter().zip(lower).map(|(x, y)| x + y));
             }
         }
+    }
+    // Rows are what lines are before they are rounded.
+    for (x, y) in found.iter().zip(&plain) {
+        let most = y.abs() / if THREE { 65_536.0 } else { 256.0 };
+        assert!((x - y).abs() <= most, "{x} in lines, {y} in rows");
     }
     found
 }

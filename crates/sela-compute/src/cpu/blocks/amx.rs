@@ -1,4 +1,4 @@
-//! bf16 products on the tiles of Intel's AMX.
+//! Products on the tiles of Intel's AMX: of bf16 with f32 sums, of int8 with i32 sums.
 //!
 //! Four of the eight tiles hold sums (32 rows by 32 outputs), two the left side, two weights. A step is
 //! one piece of assembly, and the sums stay in their tiles from one to the next.
@@ -7,14 +7,16 @@ use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use super::{
-    BLOCK, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH, run as run_kernel,
+    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH,
+    run as run_kernel,
 };
 use crate::cpu::amx::Tiles;
 use crate::cpu::lanes::x86::Avx512;
 
-struct Amx;
+/// Of int8 or of bf16.
+struct Amx<const INT8: bool>;
 
-impl Kernel for Amx {
+impl<const INT8: bool> Kernel for Amx<INT8> {
     type Lanes = Avx512;
     type Ready = Tiles;
 
@@ -52,15 +54,15 @@ impl Kernel for Amx {
                         (true, false) => {
                             let ahead = term.ahead.wrapping_add(at * 4);
                             near::<4>(ahead);
-                            whole_step(upper, lower.add(at * GROUP), panel);
+                            whole_step::<INT8>(upper, lower.add(at * GROUP), panel);
                         }
                         (true, true) => {
                             near::<32>(panel.wrapping_add(STREAM));
-                            whole_step(upper, lower.add(at * GROUP), panel);
+                            whole_step::<INT8>(upper, lower.add(at * GROUP), panel);
                         }
                         (false, _) => {
                             near::<32>(panel.wrapping_add(STREAM));
-                            half_step(upper, panel);
+                            half_step::<INT8>(upper, panel);
                         }
                     }
                     step += 1;
@@ -120,24 +122,33 @@ unsafe fn zero() {
 ///
 /// 16 lines each can be read, 32 of the panel.
 #[inline(always)]
-unsafe fn whole_step(upper: *const Line, lower: *const Line, panel: *const Line) {
+unsafe fn whole_step<const INT8: bool>(upper: *const Line, lower: *const Line, panel: *const Line) {
+    macro_rules! step {
+        ($product:literal) => {
+            asm!(
+                "tileloadd tmm6, [{panel} + {line}*1]",
+                "tileloadd tmm4, [{upper} + {line}*1]",
+                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
+                "tileloadd tmm5, [{lower} + {line}*1]",
+                concat!($product, " tmm0, tmm4, tmm6"),
+                concat!($product, " tmm1, tmm4, tmm7"),
+                concat!($product, " tmm2, tmm5, tmm6"),
+                concat!($product, " tmm3, tmm5, tmm7"),
+                upper = in(reg) upper,
+                lower = in(reg) lower,
+                panel = in(reg) panel,
+                line = in(reg) size_of::<Line>(),
+                options(nostack, readonly, preserves_flags)
+            )
+        };
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "tileloadd tmm6, [{panel} + {line}*1]",
-            "tileloadd tmm4, [{upper} + {line}*1]",
-            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-            "tileloadd tmm5, [{lower} + {line}*1]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            upper = in(reg) upper,
-            lower = in(reg) lower,
-            panel = in(reg) panel,
-            line = in(reg) size_of::<Line>(),
-            options(nostack, readonly, preserves_flags)
-        );
+        match INT8 {
+            // Codes of the left side are unsigned, those of weights signed.
+            true => step!("tdpbusd"),
+            false => step!("tdpbf16ps"),
+        }
     }
 }
 
@@ -149,20 +160,28 @@ unsafe fn whole_step(upper: *const Line, lower: *const Line, panel: *const Line)
 ///
 /// 16 lines can be read, 32 of the panel.
 #[inline(always)]
-unsafe fn half_step(upper: *const Line, panel: *const Line) {
+unsafe fn half_step<const INT8: bool>(upper: *const Line, panel: *const Line) {
+    macro_rules! step {
+        ($product:literal) => {
+            asm!(
+                "tileloadd tmm4, [{upper} + {line}*1]",
+                "tileloadd tmm6, [{panel} + {line}*1]",
+                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
+                concat!($product, " tmm0, tmm4, tmm6"),
+                concat!($product, " tmm1, tmm4, tmm7"),
+                upper = in(reg) upper,
+                panel = in(reg) panel,
+                line = in(reg) size_of::<Line>(),
+                options(nostack, readonly, preserves_flags)
+            )
+        };
+    }
     // SAFETY: the caller's promise.
     unsafe {
-        asm!(
-            "tileloadd tmm4, [{upper} + {line}*1]",
-            "tileloadd tmm6, [{panel} + {line}*1]",
-            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            upper = in(reg) upper,
-            panel = in(reg) panel,
-            line = in(reg) size_of::<Line>(),
-            options(nostack, readonly, preserves_flags)
-        );
+        match INT8 {
+            true => step!("tdpbusd"),
+            false => step!("tdpbf16ps"),
+        }
     }
 }
 
@@ -208,5 +227,10 @@ unsafe fn store_half(sums: &mut Tile) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn run(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run_kernel::<Amx>(job) }
+    unsafe {
+        match job.form() {
+            Form::Int8 => run_kernel::<Amx<true>>(job),
+            Form::Bf16 | Form::Bf16x3 => run_kernel::<Amx<false>>(job),
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! bf16 products by f32 arithmetic, for CPUs without a unit. It is slower than plain f32 products
-//! and is what the units are held against.
+//! Products of bf16 by f32 arithmetic and of int8 by i32 arithmetic, for CPUs without a unit. They are
+//! slower than plain f32 products and are what the units are held against.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
@@ -7,7 +7,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    BLOCK, GROUP, Job, Kernel, Line, PAIRS, STEP_LINES, Sending, Term, Tile, first_line, run,
+    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
+    run,
 };
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::plain::Plain;
@@ -17,8 +18,9 @@ const ROWS: usize = 4;
 /// Outputs at a time: half a panel.
 const COLUMNS: usize = 16;
 
-/// f32 arithmetic in `NV` registers of `V` for sixteen outputs.
-struct Emulated<V, const NV: usize>(PhantomData<V>);
+/// f32 arithmetic in `NV` registers of `V` for sixteen outputs; of int8, whatever the compiler makes
+/// of i32 arithmetic.
+struct Emulated<V, const NV: usize, const INT8: bool>(PhantomData<V>);
 
 /// The two numbers of a pair.
 #[inline(always)]
@@ -48,10 +50,10 @@ unsafe fn tile<V: Lanes, const NV: usize>(
         for term in terms {
             let (left, panel) = (
                 term.left.add(first_line(row, steps)),
-                term.panel.add(half * PAIRS),
+                term.panel.add(half * TILE_LINES),
             );
             for step in 0..steps {
-                for pair in 0..PAIRS {
+                for pair in 0..TILE_LINES {
                     let Line(weights) = *panel.add(step * STEP_LINES + pair);
                     let mut wide = [[0f32; COLUMNS]; 2];
                     for j in 0..COLUMNS {
@@ -78,7 +80,45 @@ unsafe fn tile<V: Lanes, const NV: usize>(
     }
 }
 
-impl<V: Lanes, const NV: usize> Kernel for Emulated<V, NV> {
+/// The same of int8.
+///
+/// # Safety
+///
+/// As for [`Kernel::block`].
+#[inline(always)]
+unsafe fn tile_int8([row, half]: [usize; 2], steps: usize, terms: &[Term], out: &mut Tile) {
+    let mut sums = [[0i32; COLUMNS]; ROWS];
+    for term in terms {
+        // SAFETY: as above.
+        let (left, panel) = unsafe {
+            let panel = term.panel.add(half * TILE_LINES);
+            (term.left.add(first_line(row, steps)), panel)
+        };
+        for step in 0..steps {
+            for word in 0..TILE_LINES {
+                // SAFETY: as above.
+                let Line(weights) = unsafe { *panel.add(step * STEP_LINES + word) };
+                for r in 0..ROWS {
+                    // SAFETY: as above.
+                    let x = unsafe { (*left.add(step * GROUP + r)).0[word] };
+                    for i in 0..4 {
+                        let x = (x >> (8 * i) & 0xff) as i32;
+                        for j in 0..COLUMNS {
+                            sums[r][j] += x * i32::from((weights[j] >> (8 * i)) as i8);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    for r in 0..ROWS {
+        for j in 0..COLUMNS {
+            out.0[row + r][half * COLUMNS + j] = f32::from_bits(sums[r][j] as u32);
+        }
+    }
+}
+
+impl<V: Lanes, const NV: usize, const INT8: bool> Kernel for Emulated<V, NV, INT8> {
     type Lanes = V;
     type Ready = ();
 
@@ -100,7 +140,12 @@ impl<V: Lanes, const NV: usize> Kernel for Emulated<V, NV> {
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: the caller's promise.
-                unsafe { tile::<V, NV>([row, half], steps, terms, sums) };
+                unsafe {
+                    match INT8 {
+                        true => tile_int8([row, half], steps, terms, sums),
+                        false => tile::<V, NV>([row, half], steps, terms, sums),
+                    }
+                }
             }
         }
     }
@@ -114,7 +159,12 @@ macro_rules! instance {
         $(#[target_feature(enable = $features)])?
         pub(super) unsafe fn $name(job: &Job<'_>) {
             // SAFETY: the caller's promise.
-            unsafe { run::<Emulated<$lanes, $nv>>(job) }
+            unsafe {
+                match job.form() {
+                    Form::Int8 => run::<Emulated<$lanes, $nv, true>>(job),
+                    Form::Bf16 | Form::Bf16x3 => run::<Emulated<$lanes, $nv, false>>(job),
+                }
+            }
         }
     };
 }

@@ -1,0 +1,444 @@
+//! Matrix products of bf16 with f32 sums and of int8 with i32 sums: on AMX tiles, by AVX-512 BF16 and
+//! VNNI, or emulated.
+//!
+//! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two (or, of
+//! int8, four) neighbouring inputs of sixteen outputs side by side. The left side is rounded once, by
+//! whoever makes it, and read by all products over it. A product is worked off in blocks of 32 rows
+//! by 32 outputs. Each output is one chain of sums over the depth, so its bits depend on its own row
+//! and column only.
+//!
+//! Numbers of int8 are codes: `x = least + step q` in a row of the left side, `w = scale v` of an
+//! output. Their product is `step scale sum(q v) + least scale sum(v)`, in which the first sum is
+//! exact and the last one known beforehand.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod emulated;
+mod left;
+mod packed;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::ops::Range;
+
+use left::{BLOCK, GROUP, Scale, first_line};
+pub(crate) use left::{Form, Left, Line, Room};
+pub(crate) use packed::Packed;
+use packed::{STEP_LINES, TILE_LINES};
+
+use super::gemm::Rows;
+use super::lanes::Lanes;
+use super::math;
+use crate::inventory::{Bf16Unit, Int8Unit};
+use crate::isa::Isa;
+
+/// Outputs of a panel: a unit of work.
+const WIDTH: usize = 32;
+
+/// The sums of a block; of int8, the bits of i32.
+#[repr(C, align(64))]
+struct Tile([[f32; WIDTH]; BLOCK]);
+
+/// A left side and a panel whose product is part of a sum.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Term {
+    /// A block's rows in groups, step by step: a line of each row of a group, then those of the next
+    /// step, so that a tile is read from one end to the other. `BLOCK` rows can be read.
+    left: *const Line,
+    /// A panel: `steps * STEP_LINES` lines.
+    panel: *const Line,
+    /// What will be read soon, so that a unit may bring it near meanwhile; null if nothing is known
+    /// better than that a panel is read from one end to the other. Never read from.
+    ahead: *const Line,
+}
+
+/// What multiplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    /// The tiles of Intel's AMX.
+    Amx,
+    /// AVX-512 BF16, or VNNI for int8.
+    Avx512,
+    /// The registers of an instruction set.
+    Emulated(Isa),
+}
+
+/// The fastest unit of this CPU for products of bf16.
+pub(crate) fn bf16_unit() -> Option<Bf16Unit> {
+    match units(Form::Bf16).first()? {
+        Unit::Amx => Some(Bf16Unit::Amx),
+        _ => Some(Bf16Unit::Avx512Bf16),
+    }
+}
+
+/// The fastest unit of this CPU for products of int8.
+pub(crate) fn int8_unit() -> Option<Int8Unit> {
+    match units(Form::Int8).first()? {
+        Unit::Amx => Some(Int8Unit::Amx),
+        _ => Some(Int8Unit::Avx512Vnni),
+    }
+}
+
+/// All units of this CPU for a form, the fastest first.
+fn units(form: Form) -> Vec<Unit> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let tiles = match form {
+            Form::Bf16 | Form::Bf16x3 => super::amx::Product::Bf16,
+            Form::Int8 => super::amx::Product::Int8,
+        };
+        let all = [
+            (Unit::Amx, tiles.is_available()),
+            (Unit::Avx512, avx512::is_available(form)),
+        ];
+        let found = all.into_iter().filter(|(_, available)| *available);
+        found.map(|(unit, _)| unit).collect()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = form;
+        Vec::new()
+    }
+}
+
+/// What a unit is asked to do.
+pub(crate) enum Job<'a> {
+    /// A product over the first `rows` rows of a left side, of the columns of `units`.
+    Product {
+        packed: &'a Packed,
+        rows: usize,
+        left: Left,
+        units: Range<usize>,
+        to: Output,
+    },
+    /// Rows of `inputs` numbers, rounded into the rows of a left side that `rows` are.
+    Round {
+        from: Rows<*const f32>,
+        inputs: usize,
+        rows: Range<usize>,
+        to: Left,
+    },
+}
+
+impl Job<'_> {
+    /// The form of the numbers that it is about.
+    fn form(&self) -> Form {
+        match self {
+            Job::Product { packed, .. } => packed.form,
+            Job::Round { to, .. } => to.form,
+        }
+    }
+}
+
+/// Where a product goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Output {
+    /// To these rows.
+    Rows { to: Rows<*mut f32>, how: How },
+    /// Through GELU into the left side, of bf16, of a product whose inputs the outputs are.
+    Gelu(Left),
+}
+
+/// What becomes of a number of a row.
+#[derive(Clone, Copy)]
+pub(crate) enum How {
+    /// It is stored.
+    Set,
+    /// It is added to what is there.
+    Add,
+    /// Its GELU is stored.
+    Gelu,
+}
+
+impl Unit {
+    /// Does a job.
+    ///
+    /// # Safety
+    ///
+    /// What the job names is there: of a product, `rows` rows of the layer's inputs and of its
+    /// outputs; of a rounding, the rows on both sides. Nothing else writes what it reads or touches
+    /// what it writes meanwhile.
+    pub(crate) unsafe fn run(self, job: &Job<'_>) {
+        let run = match (self, job.form()) {
+            #[cfg(target_arch = "x86_64")]
+            (Self::Amx, _) => amx::run,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Form::Bf16 | Form::Bf16x3) => avx512::run_bf16,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Form::Int8) => avx512::run_int8,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Emulated(Isa::Avx512), _) => emulated::run_avx512,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Emulated(Isa::Avx2), _) => emulated::run_avx2,
+            #[cfg(target_arch = "aarch64")]
+            (Self::Emulated(Isa::Neon), _) => emulated::run_neon,
+            _ => emulated::run_plain,
+        };
+        // SAFETY: the caller's promise; units and instruction sets were found on this CPU.
+        unsafe { run(job) };
+    }
+
+    /// The fastest that goes with the kernels of `isa`: a unit is used beside the instruction set
+    /// that feeds it only.
+    pub(crate) fn of(isa: Isa, form: Form) -> Self {
+        match units(form).first() {
+            Some(unit) if isa == Isa::Avx512 => *unit,
+            _ => Self::Emulated(isa),
+        }
+    }
+}
+
+/// The part of a product that differs from unit to unit.
+///
+/// # Safety
+///
+/// Both methods may only run on a CPU that has the unit, inside a function that enables it.
+trait Kernel {
+    /// The registers beside it.
+    type Lanes: Lanes;
+    /// The unit in working order, until it is dropped.
+    type Ready;
+
+    /// Puts the unit in working order.
+    unsafe fn ready() -> Self::Ready;
+
+    /// The sums of `terms` over the first `rows` rows of a block, at most `BLOCK`; the other rows of
+    /// `sums` hold anything afterwards. Rows of the left side are `steps` lines long. Sends
+    /// each row below `BLOCK` of `meanwhile` once, in their order, when there is time for it.
+    ///
+    /// # Safety
+    ///
+    /// The terms are as they say.
+    unsafe fn block(
+        rows: usize,
+        steps: usize,
+        terms: &[Term],
+        sums: &mut Tile,
+        meanwhile: &Sending<'_>,
+    );
+}
+
+/// A block whose sums are there and have to go where they belong. No closure: what is not inlined
+/// lacks the instructions that its caller has.
+struct Sending<'a> {
+    packed: &'a Packed,
+    left: Left,
+    sums: &'a Tile,
+    to: Output,
+    /// Rows that there are.
+    rows: usize,
+    /// The block's first row, and its panel.
+    row: usize,
+    unit: usize,
+}
+
+impl Sending<'_> {
+    /// Sends a row on its way: adds the bias and stores it, or its GELU. Rows that there are not are
+    /// left alone.
+    ///
+    /// # Safety
+    ///
+    /// `to` holds the block's rows and columns, nothing else touches them meanwhile; as for
+    /// [`Lanes`].
+    #[inline(always)]
+    unsafe fn send<V: Lanes>(&self, r: usize) {
+        const { assert!(WIDTH == Form::Bf16.depth()) };
+        if r >= self.rows {
+            return;
+        }
+        let (packed, first, row) = (self.packed, self.unit * WIDTH, self.row + r);
+        let n = WIDTH.min(packed.outputs - first);
+        let mut numbers = [0.0; WIDTH];
+        // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
+        unsafe {
+            for at in (0..WIDTH).step_by(V::LANES) {
+                self.number::<V>(r, at).store(numbers.as_mut_ptr().add(at));
+            }
+            match self.to {
+                Output::Rows { to, how } => {
+                    let to = to.at.add(row * to.stride + first);
+                    let to = std::slice::from_raw_parts_mut(to, n);
+                    match how {
+                        How::Set => to.copy_from_slice(&numbers[..n]),
+                        How::Add => {
+                            for (x, y) in to.iter_mut().zip(&numbers) {
+                                *x += y;
+                            }
+                        }
+                        How::Gelu => {
+                            self.gelu::<V>(&mut numbers);
+                            to.copy_from_slice(&numbers[..n]);
+                        }
+                    }
+                }
+                Output::Gelu(to) => {
+                    self.gelu::<V>(&mut numbers);
+                    to.put(row, self.unit, &numbers[..n]);
+                }
+            }
+        }
+    }
+
+    /// A register's numbers of a row from column `at` of the panel on: sums and bias.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Self::send).
+    #[inline(always)]
+    unsafe fn number<V: Lanes>(&self, r: usize, at: usize) -> V {
+        let (packed, column) = (self.packed, self.unit * WIDTH + at);
+        let sums = &self.sums.0[r];
+        // SAFETY: the caller's promise; bias, scales and sums are those of whole panels.
+        unsafe {
+            let bias = V::load(packed.bias.as_ptr().add(column));
+            match packed.form {
+                Form::Bf16 | Form::Bf16x3 => V::load(sums.as_ptr().add(at)).add(bias),
+                Form::Int8 => {
+                    let Scale { step, least } = *self.left.scales.add(self.row + r);
+                    let scale = V::load(packed.scale.as_ptr().add(column));
+                    let sum = V::load(packed.sum.as_ptr().add(column));
+                    let products = V::load_i32(sums.as_ptr().add(at).cast());
+                    let least = sum.mla(V::splat(least), bias);
+                    products.mla(scale.mul(V::splat(step)), least)
+                }
+            }
+        }
+    }
+
+    /// GELU as exact as the form of what it was computed from deserves.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Lanes`].
+    #[inline(always)]
+    unsafe fn gelu<V: Lanes>(&self, numbers: &mut [f32; WIDTH]) {
+        for at in (0..WIDTH).step_by(V::LANES) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let number = numbers.as_mut_ptr().add(at);
+                let gelu = match self.packed.form {
+                    Form::Bf16 | Form::Int8 => math::gelu_coarse(V::load(number)),
+                    Form::Bf16x3 => math::gelu(V::load(number)),
+                };
+                gelu.store(number);
+            }
+        }
+    }
+}
+
+/// A job by one kind of kernel; each kind instantiates it where its instructions are enabled.
+///
+/// # Safety
+///
+/// As for [`Unit::run`] and [`Kernel`].
+#[inline(always)]
+unsafe fn run<K: Kernel>(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match job {
+            Job::Product {
+                packed,
+                rows,
+                left,
+                units,
+                to,
+            } => product::<K>(packed, *rows, *left, units.clone(), *to),
+            Job::Round {
+                from,
+                inputs,
+                rows,
+                to,
+            } => {
+                for row in rows.clone() {
+                    let from = std::slice::from_raw_parts(from.at.add(row * from.stride), *inputs);
+                    to.put_row::<K::Lanes>(row, from);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`run`].
+#[inline(always)]
+unsafe fn product<K: Kernel>(
+    packed: &Packed,
+    rows: usize,
+    left: Left,
+    units: Range<usize>,
+    to: Output,
+) {
+    let steps = packed.form.steps(packed.inputs);
+    if units.is_empty() {
+        return;
+    }
+    assert!(units.end <= packed.units(), "panels of this layer");
+    assert!(left.steps == steps, "the layer's inputs");
+    assert!(left.form == packed.form, "numbers of one form");
+    assert!(packed.low.is_empty() || !left.low.is_null(), "both parts");
+    // While a block is multiplied, the one before it goes where it belongs.
+    let [mut sums, mut before] = [const { Tile([[0.0; WIDTH]; BLOCK]) }; 2];
+    let mut done = (0, 0, 0);
+    // SAFETY: the caller's promise; blocks start inside the left side, which is of whole blocks,
+    // and panels inside the layer.
+    unsafe {
+        let ready = K::ready();
+        let (last, blocks) = (units.end - 1, rows.div_ceil(BLOCK));
+        for unit in units {
+            for row in (0..rows).step_by(BLOCK) {
+                let n = BLOCK.min(rows - row);
+                let block = left.skip_rows(row);
+                // While one panel is multiplied, each block brings its share of the next.
+                let panel_lines = steps * STEP_LINES;
+                let share = (unit + 1) * panel_lines + row / BLOCK * panel_lines / blocks;
+                let term = |left: *mut Line, panels: &[Line]| Term {
+                    left: left.cast_const(),
+                    panel: panels.as_ptr().add(unit * panel_lines),
+                    ahead: match blocks > 1 && unit < last {
+                        true => panels.as_ptr().wrapping_add(share),
+                        false => std::ptr::null(),
+                    },
+                };
+                let (rows, first, of) = done;
+                let meanwhile = Sending {
+                    packed,
+                    left,
+                    sums: &before,
+                    to,
+                    rows,
+                    row: first,
+                    unit: of,
+                };
+                let whole = term(block.high, &packed.high);
+                match packed.form {
+                    Form::Bf16 | Form::Int8 => K::block(n, steps, &[whole], &mut sums, &meanwhile),
+                    Form::Bf16x3 => {
+                        let small = term(block.low, &packed.high);
+                        let terms = [small, term(block.high, &packed.low), whole];
+                        K::block(n, steps, &terms, &mut sums, &meanwhile);
+                    }
+                }
+                std::mem::swap(&mut sums, &mut before);
+                done = (n, row, unit);
+            }
+        }
+        drop(ready);
+        let (rows, row, unit) = done;
+        let sending = Sending {
+            packed,
+            left,
+            sums: &before,
+            to,
+            rows,
+            row,
+            unit,
+        };
+        for r in 0..rows {
+            sending.send::<K::Lanes>(r);
+        }
+    }
+}

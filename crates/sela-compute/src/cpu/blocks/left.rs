@@ -1,0 +1,335 @@
+//! Left sides of products: rows of numbers in bf16 or int8, laid out as tiles are read.
+
+use crate::cpu::lanes::Lanes;
+use crate::plan::Arithmetic;
+
+/// Rows of a block.
+pub(super) const BLOCK: usize = 32;
+/// Rows of the left side that lie side by side: those of a tile.
+pub(super) const GROUP: usize = 16;
+
+/// 64 bytes: of each of sixteen outputs a few neighbouring inputs (a row of a tile), or neighbouring
+/// inputs of a row of the left side. The earlier ones are in the lower bits.
+#[derive(Clone, Copy, Default)]
+#[repr(C, align(64))]
+pub(crate) struct Line(pub(super) [u32; 16]);
+
+#[cfg(all(test, target_arch = "x86_64"))]
+impl Line {
+    /// A line of NaNs, as numbers of either kind.
+    pub(crate) const NAN: Self = Self([0x7fff_7fff; 16]);
+}
+
+/// What f32 numbers become to be multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// bf16, rounded.
+    Bf16,
+    /// Two of bf16: `x = high + low` up to 2^-16 relative; the product is
+    /// `low high + high low + high high`.
+    Bf16x3,
+    /// 8 bits. A row of the left side has codes of 0 to 255 between its least number and its largest,
+    /// an output's weights codes of -127 to 127.
+    Int8,
+}
+
+impl Form {
+    /// That of an arithmetic's numbers, if its products are of blocks.
+    pub(crate) fn of(arithmetic: Arithmetic) -> Option<Self> {
+        match arithmetic {
+            Arithmetic::F32 | Arithmetic::F16 => None,
+            Arithmetic::Bf16 => Some(Self::Bf16),
+            Arithmetic::Bf16x3 => Some(Self::Bf16x3),
+            Arithmetic::Int8 => Some(Self::Int8),
+        }
+    }
+
+    /// Whether a number is rounded by what else is in its row, so that a row must be there as a whole
+    /// before it can be rounded.
+    pub(crate) const fn rounds_whole_rows(self) -> bool {
+        matches!(self, Self::Int8)
+    }
+
+    /// Inputs of a 32-bit word.
+    pub(super) const fn word(self) -> usize {
+        match self {
+            Self::Bf16 | Self::Bf16x3 => 2,
+            Self::Int8 => 4,
+        }
+    }
+
+    /// Inputs of a line of the left side: what a tile is deep.
+    pub(super) const fn depth(self) -> usize {
+        16 * self.word()
+    }
+
+    /// Lines of a row of so many inputs.
+    pub(super) const fn steps(self, inputs: usize) -> usize {
+        inputs.div_ceil(self.depth())
+    }
+}
+
+/// What a row's codes stand for: `least + code * step`. A row with a number that is not finite has
+/// a step of NaN, and so has all that is multiplied by it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Scale {
+    pub(super) step: f32,
+    pub(super) least: f32,
+}
+
+/// A left side: whole blocks of rows in groups, each row in whole lines. Members of a job share it,
+/// each writing rows or lines where no other does.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub(super) high: *mut Line,
+    /// What the upper parts leave; null if there is no such part.
+    pub(super) low: *mut Line,
+    /// Of each row, if it is of int8.
+    pub(super) scales: *mut Scale,
+    pub(super) form: Form,
+    /// Lines of a row.
+    pub(super) steps: usize,
+}
+
+// SAFETY: the pointers themselves may travel; each use is argued for where it is made.
+unsafe impl Send for Left {}
+// SAFETY: as above.
+unsafe impl Sync for Left {}
+
+/// Room for a left side; kept from call to call.
+pub(crate) struct Room {
+    form: Form,
+    pub(super) high: Vec<Line>,
+    pub(super) low: Vec<Line>,
+    scales: Vec<Scale>,
+}
+
+impl Room {
+    /// No room yet.
+    pub(crate) const fn new(form: Form) -> Self {
+        Self {
+            form,
+            high: Vec::new(),
+            low: Vec::new(),
+            scales: Vec::new(),
+        }
+    }
+
+    /// Makes room for `rows` rows of `inputs` numbers.
+    pub(crate) fn fit(&mut self, rows: usize, inputs: usize) {
+        fn grow<T: Clone + Default>(part: &mut Vec<T>, n: usize) {
+            if part.len() < n {
+                part.resize(n, T::default());
+            }
+        }
+        let rows = rows.next_multiple_of(BLOCK);
+        let lines = rows * self.form.steps(inputs);
+        grow(&mut self.high, lines);
+        match self.form {
+            Form::Bf16 => {}
+            Form::Bf16x3 => grow(&mut self.low, lines),
+            Form::Int8 => grow(&mut self.scales, rows),
+        }
+    }
+
+    /// The left side in this room, of rows of `inputs` numbers.
+    pub(crate) fn left(&mut self, inputs: usize) -> Left {
+        let low = match self.low.is_empty() {
+            true => std::ptr::null_mut(),
+            false => self.low.as_mut_ptr(),
+        };
+        Left {
+            high: self.high.as_mut_ptr(),
+            low,
+            scales: self.scales.as_mut_ptr(),
+            form: self.form,
+            steps: self.form.steps(inputs),
+        }
+    }
+}
+
+impl Left {
+    /// The same for inputs of another number, in the same room.
+    pub(crate) fn of_inputs(self, inputs: usize) -> Self {
+        let steps = self.form.steps(inputs);
+        Self { steps, ..self }
+    }
+
+    /// A line of a row, of upper and of lower parts; where there are no such parts the second leads
+    /// nowhere.
+    ///
+    /// # Safety
+    ///
+    /// There is such a line.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) unsafe fn line(self, row: usize, step: usize) -> [*mut Line; 2] {
+        let at = first_line(row, self.steps) + step * GROUP;
+        // SAFETY: the caller's promise.
+        [unsafe { self.high.add(at) }, self.low.wrapping_add(at)]
+    }
+
+    /// The same without its first `row` rows, whole blocks.
+    ///
+    /// # Safety
+    ///
+    /// There is such a row.
+    pub(crate) unsafe fn skip_rows(self, row: usize) -> Self {
+        debug_assert!(row.is_multiple_of(BLOCK));
+        let at = first_line(row, self.steps);
+        // SAFETY: the caller's promise.
+        unsafe {
+            Self {
+                high: self.high.add(at),
+                low: match self.low.is_null() {
+                    true => self.low,
+                    false => self.low.add(at),
+                },
+                // Dangling where there are none.
+                scales: self.scales.wrapping_add(row),
+                ..self
+            }
+        }
+    }
+
+    /// Rounds a row's numbers into its lines, zeros behind them.
+    ///
+    /// # Safety
+    ///
+    /// The row is there and nothing else touches it; as for [`Lanes`].
+    #[inline(always)]
+    pub(super) unsafe fn put_row<V: Lanes>(self, row: usize, numbers: &[f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.form {
+                Form::Bf16 | Form::Bf16x3 => {
+                    for (step, numbers) in numbers.chunks(self.form.depth()).enumerate() {
+                        self.put(row, step, numbers);
+                    }
+                }
+                Form::Int8 => self.quantize::<V>(row, numbers),
+            }
+        }
+    }
+
+    /// Rounds up to 32 numbers into a line of a row of bf16, zeros behind them.
+    ///
+    /// # Safety
+    ///
+    /// The line is there and nothing else touches it.
+    #[inline(always)]
+    pub(super) unsafe fn put(self, row: usize, step: usize, numbers: &[f32]) {
+        let at = first_line(row, self.steps) + step * GROUP;
+        let fill = |line: *mut Line, part: fn(f32) -> u16| {
+            // SAFETY: the caller's promise; a line is 32 numbers of 16 bits.
+            let to = unsafe { &mut *line.cast::<[u16; Form::Bf16.depth()]>() };
+            for (x, to) in numbers.iter().zip(&mut *to) {
+                *to = part(*x);
+            }
+            to[numbers.len()..].fill(0);
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            fill(self.high.add(at), rounded);
+            if !self.low.is_null() {
+                fill(self.low.add(at), left_over);
+            }
+        }
+    }
+
+    /// Rounds a row's numbers to 256 even steps from the least to the largest.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put_row`](Self::put_row).
+    #[inline(always)]
+    unsafe fn quantize<V: Lanes>(self, row: usize, numbers: &[f32]) {
+        const DEPTH: usize = Form::Int8.depth();
+        /// Added to a number between 0 and 2^22 it leaves the nearest integer in the lower bits.
+        const INTEGER: f32 = (1 << 23) as f32;
+        let first = first_line(row, self.steps);
+        // SAFETY: the caller's promise; a line is DEPTH codes.
+        unsafe {
+            let scale = scale_of::<V>(numbers);
+            *self.scales.add(row) = scale;
+            // Of a row of one number or of a NaN no code matters.
+            let per_step = match scale.step > 0.0 {
+                true => 1.0 / scale.step,
+                false => 0.0,
+            };
+            let (least, per_step) = (V::splat(scale.least), V::splat(per_step));
+            let mut codes = [0.0f32; DEPTH];
+            for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
+                let mut padded = [scale.least; DEPTH];
+                let from = match numbers.len() {
+                    DEPTH => numbers.as_ptr(),
+                    n => {
+                        padded[..n].copy_from_slice(numbers);
+                        padded.as_ptr()
+                    }
+                };
+                for at in (0..DEPTH).step_by(V::LANES) {
+                    let above = V::load(from.add(at)).sub(least);
+                    let code = above.mul(per_step).add(V::splat(INTEGER));
+                    code.store(codes.as_mut_ptr().add(at));
+                }
+                let to = &mut *self.high.add(first + step * GROUP).cast::<[u8; DEPTH]>();
+                for (to, code) in to.iter_mut().zip(&codes) {
+                    *to = code.to_bits() as u8;
+                }
+            }
+        }
+    }
+}
+
+/// The scale by which a row's numbers become codes.
+///
+/// # Safety
+///
+/// As for [`Lanes`].
+#[inline(always)]
+unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
+    let (whole, rest) = numbers.split_at(numbers.len() / V::LANES * V::LANES);
+    // SAFETY: the caller's promise; each load is of a whole register's numbers.
+    unsafe {
+        let mut least = V::splat(f32::INFINITY);
+        let mut largest = V::splat(f32::NEG_INFINITY);
+        // Zero, or NaN after a number that is not finite: the least and the largest pass over NaNs.
+        let mut finite = V::splat(0.0);
+        for x in whole.chunks_exact(V::LANES) {
+            let x = V::load(x.as_ptr());
+            (least, largest) = (least.min(x), largest.max(x));
+            finite = x.mla(V::splat(0.0), finite);
+        }
+        let mut finite = finite.sum();
+        let mut least = -V::splat(0.0).sub(least).max_lane();
+        let mut largest = largest.max_lane();
+        for &x in rest {
+            (least, largest) = (least.min(x), largest.max(x));
+            finite += x * 0.0;
+        }
+        Scale {
+            step: (largest - least) / 255.0 + finite,
+            least,
+        }
+    }
+}
+
+/// Where a row's lines begin in a left side of so many steps; they are `GROUP` lines apart.
+#[inline(always)]
+pub(super) fn first_line(row: usize, steps: usize) -> usize {
+    row / GROUP * steps * GROUP + row % GROUP
+}
+
+/// The nearest bf16, ties to even. NaNs stay NaNs, as the kernels' own are quiet ones.
+#[inline(always)]
+pub(super) fn rounded(x: f32) -> u16 {
+    let bits = x.to_bits();
+    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
+}
+
+/// What [`rounded`] leaves of a number, rounded in turn.
+#[inline(always)]
+pub(super) fn left_over(x: f32) -> u16 {
+    rounded(x - f32::from_bits(u32::from(rounded(x)) << 16))
+}

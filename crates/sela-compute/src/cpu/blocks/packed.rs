@@ -1,0 +1,158 @@
+//! Weights of a linear layer, packed once as they are read.
+
+use super::left::{Form, Line, left_over, rounded};
+use super::{Unit, WIDTH};
+
+/// Lines of a tile.
+pub(super) const TILE_LINES: usize = 16;
+/// Lines of a step of a panel: those of two tiles.
+pub(super) const STEP_LINES: usize = 2 * TILE_LINES;
+
+/// Weights of a linear layer, in panels of 32 outputs.
+pub(crate) struct Packed {
+    /// Upper halves, or all there is.
+    pub(super) high: Vec<Line>,
+    /// What the upper halves leave, if split.
+    pub(super) low: Vec<Line>,
+    /// What follows is of whole panels, zeros behind the last output.
+    pub(super) bias: Vec<f32>,
+    /// Of int8: what a code of each output stands for, and that times the sum of its codes, which is
+    /// what the least number of a row of the left side contributes.
+    pub(super) scale: Vec<f32>,
+    pub(super) sum: Vec<f32>,
+    pub(crate) unit: Unit,
+    pub(super) form: Form,
+    pub(super) inputs: usize,
+    pub(crate) outputs: usize,
+}
+
+impl Packed {
+    /// Packs `weight` (`outputs` x `inputs`) and `bias`.
+    pub(crate) fn pack(
+        weight: &[f32],
+        bias: &[f32],
+        inputs: usize,
+        form: Form,
+        unit: Unit,
+    ) -> Self {
+        let outputs = bias.len();
+        assert_eq!(
+            weight.len(),
+            outputs * inputs,
+            "weight and bias of one layer"
+        );
+        let padded = outputs.next_multiple_of(WIDTH);
+        let mut bias = bias.to_vec();
+        bias.resize(padded, 0.0);
+        let mut packed = Self {
+            high: Vec::new(),
+            low: Vec::new(),
+            bias,
+            scale: Vec::new(),
+            sum: Vec::new(),
+            unit,
+            form,
+            inputs,
+            outputs,
+        };
+        match form {
+            Form::Bf16 => packed.high = packed.lines(weight, &[], |x, _| u32::from(rounded(x))),
+            Form::Bf16x3 => {
+                packed.high = packed.lines(weight, &[], |x, _| u32::from(rounded(x)));
+                packed.low = packed.lines(weight, &[], |x, _| u32::from(left_over(x)));
+            }
+            Form::Int8 => packed.quantize(weight),
+        }
+        packed
+    }
+
+    /// Packs weights as codes.
+    fn quantize(&mut self, weight: &[f32]) {
+        let per_scale: Vec<f32> = weight.chunks_exact(self.inputs).map(per_step).collect();
+        self.high = self.lines(weight, &per_scale, |x, per| u32::from(code(x, per) as u8));
+        let padded = self.bias.len();
+        (self.scale, self.sum) = (vec![0.0; padded], vec![0.0; padded]);
+        for (output, weight) in weight.chunks_exact(self.inputs).enumerate() {
+            let per = per_scale[output];
+            let codes: i32 = weight.iter().map(|&x| i32::from(code(x, per))).sum();
+            self.scale[output] = if per > 0.0 { 1.0 / per } else { 0.0 };
+            self.sum[output] = self.scale[output] * codes as f32;
+        }
+    }
+
+    /// Packs all weights, each as `part` of it and of its output's number in `per_output`. Generic,
+    /// so that the rounding is not called but inlined.
+    fn lines(
+        &self,
+        weight: &[f32],
+        per_output: &[f32],
+        part: impl Fn(f32, f32) -> u32 + Copy,
+    ) -> Vec<Line> {
+        let (inputs, outputs, form) = (self.inputs, self.outputs, self.form);
+        let steps = form.steps(inputs);
+        let mut lines = vec![Line::default(); outputs.div_ceil(WIDTH) * steps * STEP_LINES];
+        for (panel, lines) in lines.chunks_exact_mut(steps * STEP_LINES).enumerate() {
+            for (tile, first) in [0, 16].map(|at| panel * WIDTH + at).into_iter().enumerate() {
+                let rows = outputs.saturating_sub(first).min(16);
+                let first = first.min(outputs);
+                let rows = &weight[first * inputs..][..rows * inputs];
+                let per_row = per_output.get(first..).unwrap_or_default();
+                let lines = &mut lines[tile * TILE_LINES..];
+                match form {
+                    Form::Bf16 | Form::Bf16x3 => {
+                        pack_tile::<2>(rows, per_row, inputs, part, lines);
+                    }
+                    Form::Int8 => pack_tile::<4>(rows, per_row, inputs, part, lines),
+                }
+            }
+        }
+        lines
+    }
+
+    /// See [`Form::rounds_whole_rows`].
+    pub(crate) fn rounds_whole_rows(&self) -> bool {
+        self.form.rounds_whole_rows()
+    }
+
+    pub(crate) fn units(&self) -> usize {
+        self.outputs.div_ceil(WIDTH)
+    }
+
+    pub(crate) const fn unit_width(&self) -> usize {
+        WIDTH
+    }
+}
+
+/// Packs up to sixteen rows of weights, line by line, `N` weights of each to a word, into the first
+/// half of each step.
+fn pack_tile<const N: usize>(
+    rows: &[f32],
+    per_row: &[f32],
+    inputs: usize,
+    part: impl Fn(f32, f32) -> u32,
+    lines: &mut [Line],
+) {
+    for (at, first) in (0..inputs).step_by(N).enumerate() {
+        let line = &mut lines[at / TILE_LINES * STEP_LINES + at % TILE_LINES];
+        for (r, (row, word)) in rows.chunks_exact(inputs).zip(&mut line.0).enumerate() {
+            let per = per_row.get(r).copied().unwrap_or(0.0);
+            *word = 0;
+            for (i, &x) in row[first..].iter().take(N).enumerate() {
+                *word |= part(x, per) << (32 / N * i);
+            }
+        }
+    }
+}
+
+/// Codes of an output's weights to a unit: 127 to the largest; 0 if all are zero.
+fn per_step(weight: &[f32]) -> f32 {
+    let largest = weight.iter().fold(0f32, |most, x| most.max(x.abs()));
+    if largest > 0.0 { 127.0 / largest } else { 0.0 }
+}
+
+/// The code of a weight.
+#[inline(always)]
+fn code(x: f32, per: f32) -> i8 {
+    // Saturates, should 127 / largest have been rounded up.
+    (x * per).round_ties_even().clamp(-127.0, 127.0) as i8
+}

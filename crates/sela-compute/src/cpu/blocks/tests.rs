@@ -1,0 +1,359 @@
+//! Every unit of this CPU and every emulation against a product in f64, at shapes around the borders
+//! of tiles, lines and blocks; the bits of a row alone and in company.
+
+#![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
+
+use super::left::{left_over, rounded};
+use super::{Form, GROUP, How, Job, Line, Output, Packed, Room, Unit, first_line, units};
+use crate::cpu::gemm::Rows;
+use crate::isa::Isa;
+
+const ROWS: [usize; 10] = [1, 2, 7, 13, 16, 17, 31, 32, 33, 70];
+const INPUTS: [usize; 6] = [1, 16, 31, 32, 48, 200];
+const OUTPUTS: [usize; 5] = [1, 16, 32, 48, 80];
+
+/// Everything that can multiply numbers of a form here, and word of what cannot.
+fn all(form: Form) -> Vec<Unit> {
+    let own = units(form);
+    for unit in [Unit::Amx, Unit::Avx512] {
+        let state = match own.contains(&unit) {
+            true => "runs",
+            false => "skipped: this CPU lacks it",
+        };
+        println!("{form:?} on {unit:?}: {state}");
+    }
+    let emulated = Isa::available().into_iter().map(Unit::Emulated);
+    own.into_iter().chain(emulated).collect()
+}
+
+/// Numbers in -1..1 that look random and differ in all their bits.
+pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / 2f32.powi(31) - 1.0
+    };
+    (0..n).map(step).collect()
+}
+
+/// A layer with its input and what `c` holds before.
+struct Case {
+    inputs: usize,
+    outputs: usize,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    left: Vec<f32>,
+    before: Vec<f32>,
+}
+
+impl Case {
+    fn new(rows: usize, inputs: usize, outputs: usize) -> Self {
+        Self {
+            inputs,
+            outputs,
+            weight: noise(inputs * outputs, 1),
+            bias: noise(outputs, 2),
+            left: noise(rows * inputs, 3),
+            before: noise(rows * outputs, 4),
+        }
+    }
+
+    /// The product over the rows from `first` on, unit by unit if `apart`.
+    fn run(&self, packed: &Packed, first: usize, how: How, apart: bool) -> Vec<f32> {
+        let rows = self.left.len() / self.inputs - first;
+        let mut c = self.before[first * self.outputs..].to_vec();
+        let a = Rows {
+            at: self.left[first * self.inputs..].as_ptr(),
+            stride: self.inputs,
+        };
+        let to = Rows {
+            at: c.as_mut_ptr(),
+            stride: self.outputs,
+        };
+        let all = packed.units();
+        let each = if apart { 1 } else { all };
+        let mut room = Room::new(packed.form);
+        room.fit(rows, self.inputs);
+        let left = room.left(self.inputs);
+        // SAFETY: `a` and `c` are `rows` rows of inputs and outputs, as many as there is room for.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from: a,
+                inputs: self.inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            for unit in (0..all).step_by(each) {
+                packed.unit.run(&Job::Product {
+                    packed,
+                    rows,
+                    left,
+                    units: unit..unit + each,
+                    to: Output::Rows { to, how },
+                });
+            }
+        }
+        c
+    }
+
+    /// The product's GELU as the left side of the next, in numbers: its upper and lower parts.
+    fn run_gelu(&self, packed: &Packed) -> Vec<[f32; 2]> {
+        let rows = self.left.len() / self.inputs;
+        let (mut room, mut next) = (Room::new(packed.form), Room::new(packed.form));
+        room.fit(rows, self.inputs);
+        next.fit(rows, self.outputs);
+        let (left, to) = (room.left(self.inputs), next.left(self.outputs));
+        let from = Rows {
+            at: self.left.as_ptr(),
+            stride: self.inputs,
+        };
+        // SAFETY: there are so many rows, and there is room for them.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from,
+                inputs: self.inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            packed.unit.run(&Job::Product {
+                packed,
+                rows,
+                left,
+                units: 0..packed.units(),
+                to: Output::Gelu(to),
+            });
+        }
+        const DEPTH: usize = Form::Bf16.depth();
+        let steps = packed.form.steps(self.outputs);
+        let number = |lines: &[Line], row: usize, at: usize| {
+            let line = first_line(row, steps) + at / DEPTH * GROUP;
+            let word = lines.get(line).map_or(0, |line| line.0[at % DEPTH / 2]);
+            f32::from_bits(word >> (at % 2 * 16) << 16)
+        };
+        let all = (0..rows).flat_map(|row| (0..self.outputs).map(move |at| (row, at)));
+        all.map(|(row, at)| [number(&next.high, row, at), number(&next.low, row, at)])
+            .collect()
+    }
+
+    /// The same in f64 over numbers rounded as the form has it, with the sum of absolute terms.
+    fn expected(&self, form: Form, keep: bool) -> Vec<(f64, f64)> {
+        let mut found = Vec::new();
+        let weights: Vec<[Vec<f64>; 2]> = self
+            .weight
+            .chunks(self.inputs)
+            .map(|weights| parts(form, weights, false))
+            .collect();
+        for (row, before) in self
+            .left
+            .chunks(self.inputs)
+            .zip(self.before.chunks(self.outputs))
+        {
+            let [high, low] = parts(form, row, true);
+            for (output, [w_high, w_low]) in weights.iter().enumerate() {
+                let start = if keep { f64::from(before[output]) } else { 0.0 };
+                let mut sum = (start + f64::from(self.bias[output]), 0.0);
+                for i in 0..self.inputs {
+                    let term = high[i] * w_high[i] + low[i] * w_high[i] + high[i] * w_low[i];
+                    sum = (sum.0 + term, sum.1 + term.abs());
+                }
+                found.push(sum);
+            }
+        }
+        found
+    }
+}
+
+/// What numbers are rounded to: upper and lower parts. Of int8 the left side has codes from the
+/// least number to the largest, weights codes around zero.
+fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
+    let wide = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
+    let all = |part: &dyn Fn(f32) -> f64| numbers.iter().map(|&x| part(x)).collect::<Vec<_>>();
+    let none = vec![0.0; numbers.len()];
+    let least = numbers.iter().copied().fold(f32::INFINITY, f32::min);
+    let largest = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    // Codes in f32, as the kernels have them, held against the numbers that they stand for.
+    let even = |least: f32, step: f64, per_step: f32| {
+        let code = |x: f32| f64::from(((x - least) * per_step).round_ties_even());
+        let coded = |x: f32| f64::from(least) + step * code(x);
+        for &x in numbers {
+            let off = (coded(x) - f64::from(x)).abs();
+            assert!(off <= 0.5001 * step + 1e-38, "{x} as {}", coded(x));
+        }
+        all(&coded)
+    };
+    match form {
+        Form::Bf16 => [all(&|x| wide(rounded(x))), none],
+        Form::Bf16x3 => [all(&|x| wide(rounded(x))), all(&|x| wide(left_over(x)))],
+        Form::Int8 if left => {
+            let step = (largest - least) / 255.0;
+            let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
+            [even(least, f64::from(step), per_step), none]
+        }
+        Form::Int8 => {
+            let most = largest.max(-least);
+            let per_step = if most > 0.0 { 127.0 / most } else { 0.0 };
+            [even(0.0, f64::from(most) / 127.0, per_step), none]
+        }
+    }
+}
+
+#[test]
+fn every_unit_multiplies_as_f64_does() {
+    for form in [Form::Bf16, Form::Bf16x3, Form::Int8] {
+        for unit in all(form) {
+            for (rows, inputs, outputs) in ROWS
+                .into_iter()
+                .flat_map(|r| INPUTS.map(|i| (r, i)))
+                .flat_map(|(r, i)| OUTPUTS.map(|o| (r, i, o)))
+            {
+                let case = Case::new(rows, inputs, outputs);
+                let packed = Packed::pack(&case.weight, &case.bias, inputs, form, unit);
+                for how in [How::Set, How::Add, How::Gelu] {
+                    let found = case.run(&packed, 0, how, false);
+                    let expected = case.expected(form, matches!(how, How::Add));
+                    for (at, (x, (y, size))) in found.iter().zip(expected).enumerate() {
+                        // f32 sums of up to 600 terms; of int8 the sum of two products, each
+                        // larger than what they come to.
+                        let most = match form {
+                            Form::Bf16 | Form::Bf16x3 => 2e-6 * (1.0 + size),
+                            Form::Int8 => 4e-6 * (1.0 + size),
+                        };
+                        // Of these two the coarse one is off by 9e-5.
+                        let (y, most) = match how {
+                            How::Set | How::Add => (y, most),
+                            How::Gelu => (f64::from(crate::reference::gelu(y as f32)), most + 1e-4),
+                        };
+                        assert!(
+                            (f64::from(*x) - y).abs() <= most,
+                            "{unit:?} {form:?}: {rows} x {inputs} x {outputs}, number {at}: {x}, not {y}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_in_all_that_its_row_becomes_and_in_no_other_row() {
+    let (rows, inputs, outputs) = (19, 100, 40);
+    for unit in all(Form::Int8) {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for (row, at) in [(0, 0), (3, 15), (16, 63), (18, 64), (7, 97), (5, 99)] {
+                let mut case = Case::new(rows, inputs, outputs);
+                case.left[row * inputs + at] = bad;
+                let form = Form::Int8;
+                let packed = Packed::pack(&case.weight, &case.bias, inputs, form, unit);
+                let found = case.run(&packed, 0, How::Set, false);
+                for (i, x) in found.iter().enumerate() {
+                    let same = i / outputs == row;
+                    assert_eq!(
+                        x.is_nan(),
+                        same,
+                        "{unit:?}: {bad} in row {row}, number {i}: {x}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_weights_of_one_number_only_are_exact() {
+    for unit in all(Form::Int8) {
+        for x in [0.0f32, 3.5, -1e-30, 1e30] {
+            let mut case = Case::new(5, 70, 33);
+            case.left.fill(x);
+            case.weight[..70].fill(0.0);
+            let packed = Packed::pack(&case.weight, &case.bias, 70, Form::Int8, unit);
+            let found = case.run(&packed, 0, How::Set, false);
+            assert_eq!(found[0], case.bias[0], "{unit:?}: weights of zero");
+            for (y, (expected, size)) in found.iter().zip(case.expected(Form::Int8, false)) {
+                let off = (f64::from(*y) - expected).abs();
+                assert!(
+                    off <= 1e-5 * (1.0 + size),
+                    "{unit:?}: {x}: {y}, not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn gelu_goes_rounded_into_the_next_left_side() {
+    for form in [Form::Bf16, Form::Bf16x3] {
+        for unit in all(form) {
+            for (rows, outputs) in [(1, 32), (17, 48), (33, 80), (70, 16)] {
+                let case = Case::new(rows, 48, outputs);
+                let packed = Packed::pack(&case.weight, &case.bias, 48, form, unit);
+                let plain = case.run(&packed, 0, How::Set, false);
+                let found = case.run_gelu(&packed);
+                assert_eq!(found.len(), plain.len());
+                for ([high, low], x) in found.into_iter().zip(plain) {
+                    let y = crate::reference::gelu(x);
+                    // A rounding of 2^-9 behind a GELU to 9e-5, or of 2^-17 behind one to about 1e-6.
+                    let most = match form {
+                        Form::Bf16x3 => y.abs() / 65_536.0 + 2e-6,
+                        _ => y.abs() / 256.0 + 1e-4,
+                    };
+                    assert!(
+                        (high + low - y).abs() <= most,
+                        "{unit:?} {form:?}: {high} + {low}, not {y}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn three_products_are_nearly_those_of_f32() {
+    let case = Case::new(33, 384, 48);
+    for unit in all(Form::Bf16x3) {
+        let packed = Packed::pack(&case.weight, &case.bias, 384, Form::Bf16x3, unit);
+        let found = case.run(&packed, 0, How::Set, false);
+        for (row, found) in case.left.chunks(384).zip(found.chunks(48)) {
+            let expected = crate::reference::linear(row, &case.weight, &case.bias);
+            for (x, y) in found.iter().zip(expected) {
+                // What is dropped is 2^-16 of each term; terms have random signs.
+                assert!((x - y).abs() < 2e-4, "{unit:?}: {x}, not {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_company() {
+    let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    let (rows, outputs) = (70, 80);
+    let case = Case::new(rows, 200, outputs);
+    for form in [Form::Bf16, Form::Bf16x3, Form::Int8] {
+        for unit in all(form) {
+            let packed = Packed::pack(&case.weight, &case.bias, 200, form, unit);
+            let whole = bits(&case.run(&packed, 0, How::Add, false));
+            for first in [0, 1, 20, 37, 54, 69] {
+                let found = bits(&case.run(&packed, first, How::Add, true));
+                assert!(found == whole[first * outputs..], "{unit:?} {form:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rounding_is_to_the_nearest_and_ties_go_to_even() {
+    for (x, expected) in [
+        (1.0, 0x3f80),
+        (1.0 + 1.0 / 256.0, 0x3f80),
+        (1.0 + 3.0 / 256.0, 0x3f82),
+        (1.0 + 1.01 / 256.0, 0x3f81),
+        (-0.0, 0x8000),
+        (f32::INFINITY, 0x7f80),
+        (f32::MAX, 0x7f80),
+    ] {
+        assert_eq!(rounded(x), expected, "{x}");
+        assert_eq!(rounded(x), half::bf16::from_f32(x).to_bits(), "{x}");
+    }
+    assert!(half::bf16::from_bits(rounded(f32::NAN)).is_nan());
+}
