@@ -92,7 +92,7 @@ pub(crate) struct Global {
         global = true,
         value_name = "DTYPE",
         hide_possible_values = true,
-        help = "The precision promised for vectors: auto, f32, bf16 [default: auto]"
+        help = "The precision promised for vectors: auto, f32, bf16, int8 [default: auto]"
     )]
     pub(crate) dtype: Option<Dtype>,
     /// Where the heavy work is done: auto, cpu, gpu, gpu:N for GPU number N; `bench` takes several,
@@ -150,6 +150,8 @@ pub(crate) enum Dtype {
     F32,
     /// Cosine to f32 of at least 0.999, in the mean 0.9999
     Bf16,
+    /// Cosine to f32 of at least 0.99, in the mean 0.995
+    Int8,
 }
 
 impl From<Dtype> for sela::Dtype {
@@ -158,6 +160,7 @@ impl From<Dtype> for sela::Dtype {
             Dtype::Auto => Self::Auto,
             Dtype::F32 => Self::F32,
             Dtype::Bf16 => Self::Bf16,
+            Dtype::Int8 => Self::Int8,
         }
     }
 }

@@ -142,7 +142,13 @@ fn doctor_fails_for_a_model_that_cannot_be_opened_and_not_for_one_that_is_not_he
     }
     assert_eq!(of("plain kernels"), 4);
     if cfg!(target_arch = "x86_64") {
-        for what in ["avx512 kernels", "avx2 kernels", "amx-bf16", "avx512-bf16"] {
+        for what in [
+            "avx512 kernels",
+            "avx2 kernels",
+            "amx-bf16",
+            "avx512-bf16",
+            "avx512-vnni",
+        ] {
             let there = report["machine"].to_string().contains(what);
             assert!(there || of(what) > 0, "{what} is passed over");
         }

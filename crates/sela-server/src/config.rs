@@ -114,6 +114,7 @@ impl Engine {
             Dtype::Auto => sela::Dtype::Auto,
             Dtype::F32 => sela::Dtype::F32,
             Dtype::Bf16 => sela::Dtype::Bf16,
+            Dtype::Int8 => sela::Dtype::Int8,
         };
         let device = self.device.parse::<sela::DeviceChoice>();
         options.device = device.map_err(|error| ConfigError::value("engine.device", error))?;
@@ -135,6 +136,8 @@ pub enum Dtype {
     F32,
     /// Half the bits.
     Bf16,
+    /// A quarter of the bits.
+    Int8,
 }
 
 /// Certificates, PEM.

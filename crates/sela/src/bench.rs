@@ -222,6 +222,9 @@ pub struct Machine {
     pub isa: String,
     /// The bf16 unit of the CPU, if it has one.
     pub bf16_unit: Option<String>,
+    /// The int8 unit of the CPU, if it has one.
+    #[serde(default)]
+    pub int8_unit: Option<String>,
     /// The precision asked for.
     pub dtype: String,
     /// The arithmetic of the encoder on the first device, if it was needed.
@@ -352,6 +355,7 @@ fn machine(bench: &Bench<'_>) -> Result<Machine> {
         threads: options.threads.unwrap_or(cpu.threads),
         isa: isa.unwrap_or_else(|| cpu.isas[0].to_string()),
         bf16_unit: cpu.bf16.map(|unit| unit.to_string()),
+        int8_unit: cpu.int8.map(|unit| unit.to_string()),
         dtype: format!("{:?}", options.dtype).to_lowercase(),
         arithmetic: devices.first().and_then(|used| used.arithmetic.clone()),
         devices,

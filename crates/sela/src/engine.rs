@@ -655,6 +655,7 @@ fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::Auto => "auto",
         Dtype::F32 => "f32",
         Dtype::Bf16 => "bf16",
+        Dtype::Int8 => "int8",
     }
 }
 

@@ -9,7 +9,7 @@ mod vectors;
 use std::time::{Duration, Instant};
 
 use sela_compute::Isa;
-use sela_compute::inventory::Bf16Unit;
+use sela_compute::inventory::{Bf16Unit, Int8Unit};
 use serde::Serialize;
 
 use crate::engine::Engine;
@@ -114,6 +114,14 @@ pub fn instruction_sets() -> &'static [Isa] {
 pub fn bf16_units() -> &'static [Bf16Unit] {
     match std::env::consts::ARCH {
         "x86_64" => &[Bf16Unit::Amx, Bf16Unit::Avx512Bf16],
+        _ => &[],
+    }
+}
+
+/// The same for int8 products.
+pub fn int8_units() -> &'static [Int8Unit] {
+    match std::env::consts::ARCH {
+        "x86_64" => &[Int8Unit::Amx, Int8Unit::Avx512Vnni],
         _ => &[],
     }
 }

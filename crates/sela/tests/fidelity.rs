@@ -222,6 +222,29 @@ fn bf16_keeps_its_promise() {
     assert!(mean >= 0.9999, "{mean}");
 }
 
+/// Whether this CPU has an int8 unit; says so.
+fn has_int8_unit() -> bool {
+    let unit = Inventory::probe_cpu().cpu.int8;
+    match unit {
+        Some(unit) => println!("int8 by {unit}"),
+        None => println!("int8 unit: skipped, this CPU lacks it; emulated on fewer texts"),
+    }
+    unit.is_some()
+}
+
+#[test]
+fn int8_keeps_its_promise() {
+    let step = if has_int8_unit() { 1 } else { 8 };
+    let encoder = open(&EncoderOptions {
+        dtype: Dtype::Int8,
+        arithmetic: Some(Arithmetic::Int8),
+        ..on_the_cpu()
+    });
+    let (_, least, mean) = compare(&encoder, step);
+    assert!(least >= 0.99, "{least}");
+    assert!(mean >= 0.995, "{mean}");
+}
+
 /// Texts of many lengths with their own vectors, embedded alone.
 fn alone(encoder: &Encoder) -> Vec<(String, Vec<f32>)> {
     let (texts, _) = golden();
@@ -244,10 +267,9 @@ fn assert_same_bits(expected: &[f32], found: &[f32], what: &str) {
 #[test]
 fn a_text_has_the_same_bits_alone_in_any_batch_and_order_and_from_eight_threads() {
     // The emulation's bits are held by the tests of its products.
-    let dtypes = match has_bf16_unit() {
-        true => vec![Dtype::F32, Dtype::Bf16],
-        false => vec![Dtype::F32],
-    };
+    let mut dtypes = vec![Dtype::F32];
+    dtypes.extend(has_bf16_unit().then_some(Dtype::Bf16));
+    dtypes.extend(has_int8_unit().then_some(Dtype::Int8));
     for dtype in dtypes {
         let options = EncoderOptions {
             dtype,

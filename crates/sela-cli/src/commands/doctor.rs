@@ -2,6 +2,7 @@
 
 mod gpu;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -192,7 +193,12 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
             tests.push(Test::skipped(format!("{isa} kernels"), LACKS));
             continue;
         }
-        for arithmetic in [Arithmetic::F32, Arithmetic::Bf16x3, Arithmetic::Bf16] {
+        for arithmetic in [
+            Arithmetic::F32,
+            Arithmetic::Bf16x3,
+            Arithmetic::Bf16,
+            Arithmetic::Int8,
+        ] {
             tests.push(Test::run(
                 format!("{arithmetic} products with {isa} kernels"),
                 || sela::self_test(isa, arithmetic),
@@ -202,11 +208,19 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
             sela::scan_self_test(isa)
         }));
     }
-    // The unit in use was tested above, with the instruction set that feeds it; those before it are
-    // missing, those after it are not asked for.
+    let cpu = &machine.cpu;
+    tests.extend(skipped_units(sela::validate::bf16_units(), cpu.bf16));
+    tests.extend(skipped_units(sela::validate::int8_units(), cpu.int8));
+    tests
+}
+
+/// The units besides the one in use, which was tested with the instruction set that feeds it: those
+/// before it are missing, those after it are not asked for.
+fn skipped_units<U: Copy + PartialEq + Display>(all: &[U], used: Option<U>) -> Vec<Test> {
     let mut better = None;
-    for unit in sela::validate::bf16_units() {
-        if machine.cpu.bf16.as_ref() == Some(unit) {
+    let mut tests = Vec::new();
+    for &unit in all {
+        if used == Some(unit) {
             better = Some(unit);
             continue;
         }
@@ -239,6 +253,11 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
             cpu.bf16
                 .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
         ),
+        (
+            "int8 unit",
+            cpu.int8
+                .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
+        ),
     ]
     .map(|(what, value)| vec![what.to_owned(), value])
     .into_iter()
@@ -262,6 +281,7 @@ fn machine_json(machine: &Inventory) -> Value {
         "cpu": cpu.name, "architecture": cpu.arch, "threads": cpu.threads,
         "memory_bytes": cpu.memory_bytes, "instruction_sets": names(&cpu.isas),
         "bf16_unit": cpu.bf16.map(|unit| unit.to_string()),
+        "int8_unit": cpu.int8.map(|unit| unit.to_string()),
     })
 }
 

@@ -134,6 +134,7 @@ fn dtype(dtype: args::Dtype) -> String {
         args::Dtype::Auto => "auto",
         args::Dtype::F32 => "f32",
         args::Dtype::Bf16 => "bf16",
+        args::Dtype::Int8 => "int8",
     };
     name.to_owned()
 }

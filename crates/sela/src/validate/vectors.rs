@@ -21,7 +21,7 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
         Ok(verdict(bad.is_empty(), found))
     });
     let golden = crate::golden::of(&model)?;
-    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Auto] {
+    for dtype in [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Auto] {
         let name = format!(
             "{} vectors are those of sentence-transformers",
             name_of(dtype)
@@ -32,6 +32,9 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
             Some(_) if dtype == Dtype::Bf16 && !has_16_bits(engine)? => skipped(
                 "a GPU with f16 or a CPU with a unit for bf16 products (AMX or AVX-512 BF16)",
             ),
+            Some(_) if dtype == Dtype::Int8 && !has_int8(engine)? => {
+                skipped("a CPU with a unit for int8 products (AMX or AVX-512 VNNI)")
+            }
             Some(golden) => fidelity(engine, golden, dtype),
         });
     }
@@ -47,6 +50,7 @@ pub(super) fn name_of(dtype: Dtype) -> &'static str {
         Dtype::Auto => "auto",
         Dtype::F32 => "f32",
         Dtype::Bf16 => "bf16",
+        Dtype::Int8 => "int8",
     }
 }
 
@@ -54,6 +58,12 @@ pub(super) fn name_of(dtype: Dtype) -> &'static str {
 fn has_16_bits(engine: &Engine) -> Result<bool> {
     let has = engine.capabilities()?;
     Ok(has.inventory.cpu.bf16.is_some() || has.gpu.is_some_and(|gpu| gpu.f16))
+}
+
+/// Whether products would be of int8: on a GPU they are not.
+fn has_int8(engine: &Engine) -> Result<bool> {
+    let has = engine.capabilities()?;
+    Ok(has.inventory.cpu.int8.is_some() && has.gpu.is_none())
 }
 
 fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
@@ -127,7 +137,8 @@ impl Distance {
     fn keeps(&self, dtype: Dtype) -> bool {
         match dtype {
             Dtype::F32 => self.largest <= 1e-5 && self.least >= 0.999_999,
-            _ => self.least >= 0.999 && self.mean >= 0.9999,
+            Dtype::Bf16 | Dtype::Auto => self.least >= 0.999 && self.mean >= 0.9999,
+            Dtype::Int8 => self.least >= 0.99 && self.mean >= 0.995,
         }
     }
 }
@@ -210,15 +221,15 @@ mod tests {
         let golden = [0.6f32, 0.8, 1.0, 0.0, 0.0, 1.0];
         let keeps = |found: &[f32]| {
             let off = Distance::between(found, &golden, 2);
-            [Dtype::F32, Dtype::Bf16, Dtype::Auto].map(|dtype| off.keeps(dtype))
+            [Dtype::F32, Dtype::Bf16, Dtype::Int8, Dtype::Auto].map(|dtype| off.keeps(dtype))
         };
-        assert_eq!(keeps(&golden), [true; 3]);
+        assert_eq!(keeps(&golden), [true; 4]);
         for at in 0..golden.len() {
             let mut found = golden;
             found[at] = f32::NAN;
-            assert_eq!(keeps(&found), [false; 3], "number {at}");
+            assert_eq!(keeps(&found), [false; 4], "number {at}");
         }
         // A vector of zeros has no direction, though every number is finite.
-        assert_eq!(keeps(&[0.6, 0.8, 0.0, 0.0, 0.0, 1.0]), [false; 3]);
+        assert_eq!(keeps(&[0.6, 0.8, 0.0, 0.0, 0.0, 1.0]), [false; 4]);
     }
 }
