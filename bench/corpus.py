@@ -61,6 +61,12 @@ def make_texts(model, work, bulk):
     return described
 
 
+def some_texts(work):
+    """A few hundred of the texts, short and long, to calibrate a quantization with."""
+    lines = lambda name: (work / f"{name}.txt").read_text(encoding="utf-8").split("\n")[:-1]  # noqa: E731
+    return lines("bulk")[:200] + lines("long")[:40]
+
+
 def long_text(words, start, count):
     """Verses from `start` on, joined until they fill 256 tokens."""
     end = start + 1

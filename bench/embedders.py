@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 as others run it on the CPU: f32, cut at 256 tokens, mean pooling, length 1.
+"""all-MiniLM-L6-v2 as others run it on the CPU: f32 unless their name says otherwise, cut at 256 tokens, mean pooling, length 1.
 
 `embed(texts, plan)` returns an array of n x 384. A plan is {"batch": texts in a batch, "streams":
 batches at a time}; `plans(workload)` lists those worth trying. Threads are split evenly over streams.
@@ -71,9 +71,9 @@ def padded(encoded):
 class OnnxRuntime(Padded):
     """ONNX Runtime on a graph of its own fused operators (see export.py)."""
 
-    def __init__(self, model, work, threads):
+    def __init__(self, model, work, threads, file="minilm.fused.onnx"):
         super().__init__(model, threads)
-        self.path = os.path.join(work, "minilm.fused.onnx")
+        self.path = os.path.join(work, file)
 
     def open(self, streams):
         import onnxruntime
@@ -89,9 +89,9 @@ class OnnxRuntime(Padded):
 class OpenVino(Padded):
     """OpenVINO with the latency hint, or its throughput hint where there are several streams."""
 
-    def __init__(self, model, work, threads, precision="f32"):
+    def __init__(self, model, work, threads, precision="f32", file="minilm.xml"):
         super().__init__(model, threads)
-        self.path, self.precision = os.path.join(work, "minilm.xml"), precision
+        self.path, self.precision = os.path.join(work, file), precision
 
     def open(self, streams):
         import openvino
@@ -138,7 +138,9 @@ class SentenceTransformers:
 
 OPEN = {
     "ort": OnnxRuntime,
+    "ort-int8": lambda model, work, threads: OnnxRuntime(model, work, threads, "minilm.fused.int8.onnx"),
     "ov": OpenVino,
     "ov-bf16": lambda model, work, threads: OpenVino(model, work, threads, "bf16"),
+    "ov-int8": lambda model, work, threads: OpenVino(model, work, threads, file="minilm.int8.xml"),
     "torch": SentenceTransformers,
 }

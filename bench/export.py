@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 
+import embedders
+
 HEADS, LAYERS, EPSILON = 12, 6, 1e-12
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -30,7 +32,7 @@ class Graph:
     def add(self, kind, inputs, output, *more, domain="", **settings):
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, inputs, [output, *more], domain=domain, **settings))
+        self.nodes.append(helper.make_node(kind, inputs, [output, *more], name=output, domain=domain, **settings))
         return output
 
 
@@ -78,15 +80,40 @@ def half_block(graph, weight, turned, x, residual, at):
     return graph.add("SkipLayerNormalization", inputs, at + "x", domain="com.microsoft", epsilon=EPSILON)
 
 
-def export(contenders, model, work, note):
-    """Makes whatever the contenders need and the work folder lacks.
+def onnx_int8(path, to):
+    """ONNX Runtime's own dynamic quantization: weights in signed bytes, a scale for each output, but
+    for the mean."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        path, to, weight_type=QuantType.QInt8, per_channel=True, reduce_range=False, nodes_to_exclude=["sum"],
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
+
+
+def openvino_int8(path, to, model, texts):
+    """OpenVINO's quantization after training, by NNCF, calibrated with texts."""
+    import nncf
+    import openvino
+
+    tokenizer = embedders.tokenizer_of(str(model))
+    arrays = lambda text: dict(zip(INPUTS, embedders.padded([tokenizer.encode(text)])))  # noqa: E731
+    data = nncf.Dataset(texts, arrays)
+    read = openvino.Core().read_model(path)
+    quantized = nncf.quantize(read, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(texts))
+    openvino.save_model(quantized, to, compress_to_fp16=False)
+
+
+def export(contenders, model, work, calibration, note):
+    """Makes whatever the contenders need and the work folder lacks; `calibration` is texts.
 
     OpenVINO reads the same graph: its own conversion from PyTorch gives the same speed in bulk and
     is slower on a single text.
     """
     onnx_path, openvino_path = work / "minilm.fused.onnx", work / "minilm.xml"
-    others = {"ov", "ov-bf16"} & set(contenders)
-    if ("ort" in contenders or others) and not onnx_path.exists():
+    others = {"ov", "ov-bf16", "ov-int8"} & set(contenders)
+    if ({"ort", "ort-int8"} & set(contenders) or others) and not onnx_path.exists():
         note("exporting to ONNX")
         onnx_fused(str(model), str(onnx_path))
     if others and not openvino_path.exists():
@@ -94,3 +121,11 @@ def export(contenders, model, work, note):
 
         note("exporting to OpenVINO")
         openvino.save_model(openvino.convert_model(str(onnx_path)), str(openvino_path), compress_to_fp16=False)
+    int8 = work / "minilm.fused.int8.onnx"
+    if "ort-int8" in contenders and not int8.exists():
+        note("quantizing for ONNX Runtime")
+        onnx_int8(str(onnx_path), str(int8))
+    int8 = work / "minilm.int8.xml"
+    if "ov-int8" in contenders and not int8.exists():
+        note("quantizing for OpenVINO")
+        openvino_int8(str(openvino_path), str(int8), model, calibration)

@@ -26,11 +26,13 @@ import report
 
 HERE = Path(__file__).resolve().parent
 GOLDEN = HERE.parent / "crates/sela/golden"
-EMBED = ("sela", "ort", "ov", "ov-bf16", "torch")
+EMBED = ("sela", "ort", "ort-int8", "ov", "ov-bf16", "ov-int8", "torch")
 SEARCH = ("sela", "numpy", "torch", "faiss", "usearch")
 DEFAULT = "sela,ort,ov,torch,numpy,faiss,usearch"
 NEEDS = {
     "ort": ("onnxruntime", "onnx", "safetensors", "tokenizers"),
+    "ort-int8": ("onnxruntime", "onnx", "safetensors", "tokenizers"),
+    "ov-int8": ("openvino", "nncf", "onnx", "safetensors", "tokenizers"),
     "ov": ("openvino", "onnx", "safetensors", "tokenizers"),
     "ov-bf16": ("openvino", "onnx", "safetensors", "tokenizers"),
     "torch": ("torch", "sentence_transformers"),
@@ -52,10 +54,10 @@ def options_of(arguments):
     parser.add_argument("--model", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--work", type=Path, required=True, help="folder for texts, vectors and exported models")
     parser.add_argument("--only", default="embed,search", help="embed, search, or workloads: single,batch,bulk,long,search")
-    parser.add_argument("--contenders", default=DEFAULT, help=f"default {DEFAULT}; there is ov-bf16 besides")
+    parser.add_argument("--contenders", default=DEFAULT, help=f"default {DEFAULT}; there are ov-bf16, ort-int8 and ov-int8 besides")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--dtype", default="f32", help="what sela computes in: f32 or auto")
+    parser.add_argument("--dtype", default="f32", help="what sela computes in: f32, auto or int8")
     parser.add_argument("--bulk", type=int, default=10_000, help="texts of the bulk workload")
     parser.add_argument("--sizes", default="10k,all,1m", help="collections to search")
     parser.add_argument("--k", type=int, default=10)
@@ -147,8 +149,9 @@ def prepare(options, embeds):
     if "search" in options.only:
         maker = next((name for name in ("ort", "ov", "torch") if name in options.contenders), "ort")
         needed = [*embeds, maker]
-    export.export(needed, options.model, options.work, note)
     texts = corpus.make_texts(str(options.model), options.work, options.bulk)
+    calibration = corpus.some_texts(options.work)
+    export.export(needed, options.model, options.work, calibration, note)
     if "search" in options.only:
         sizes = corpus.make_vectors(maker, options.model, options.work, options.threads, options.sizes, options.k, note)
     tune(options, [name for name in embeds if name != "sela"])
