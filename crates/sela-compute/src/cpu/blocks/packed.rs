@@ -150,9 +150,13 @@ fn per_step(weight: &[f32]) -> f32 {
     if largest > 0.0 { 127.0 / largest } else { 0.0 }
 }
 
-/// The code of a weight.
+/// The code of a weight: the nearest integer, ties to even.
 #[inline(always)]
 fn code(x: f32, per: f32) -> i8 {
-    // Saturates, should 127 / largest have been rounded up.
-    (x * per).round_ties_even().clamp(-127.0, 127.0) as i8
+    /// Added to a number of few digits it leaves the nearest integer in the lower bits. The library's
+    /// rounding would be a call a weight.
+    const INTEGER: f32 = (3 << 22) as f32;
+    // Clamped, should 127 / largest have been rounded up.
+    let code = (x * per).clamp(-127.0, 127.0);
+    (code + INTEGER).to_bits() as i8
 }
