@@ -1,4 +1,4 @@
-//! Memory goes back to the system when many connections have ended.
+//! Memory goes back to the system when the model is open and when many connections have ended.
 //!
 //! What a connection takes lies among what others take, and glibc's allocator keeps freed memory
 //! between blocks in use until it is asked for it: after ten thousand connections that is some
@@ -54,7 +54,7 @@ impl Ended {
 /// Gives freed memory back; whether there was any.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-fn trim() -> bool {
+pub(crate) fn trim() -> bool {
     // SAFETY: the function takes a number, may be called by any thread at any time, and touches
     // nothing but memory that is not in use.
     unsafe { libc::malloc_trim(0) == 1 }
@@ -62,7 +62,7 @@ fn trim() -> bool {
 
 /// The allocator does so by itself.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn trim() -> bool {
+pub(crate) fn trim() -> bool {
     false
 }
 

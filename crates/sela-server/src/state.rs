@@ -13,6 +13,7 @@ use crate::audit::{AUDIT_FILE, Audit};
 use crate::bench::Bench;
 use crate::config::{ConfigError, Settings};
 use crate::error::ApiError;
+use crate::heap;
 use crate::jwt::Jwt;
 use crate::keys::{KeyFile, Keys};
 use crate::metrics::Metrics;
@@ -138,6 +139,8 @@ impl AppState {
             Ordering::AcqRel,
             Ordering::Acquire,
         );
+        // What opening the model took and nothing uses any more, some MiB.
+        heap::trim();
         Ok(())
     }
 

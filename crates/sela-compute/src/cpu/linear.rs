@@ -63,7 +63,15 @@ impl Linear {
         if arithmetic == Arithmetic::F16 {
             return Err(Error::Missing("f16 products on the CPU".into()));
         }
-        Ok(match Form::of(arithmetic) {
+        let form = Form::of(arithmetic);
+        if let Some(limit) = form.and_then(Form::inputs_max).filter(|&max| inputs > max) {
+            return Err(Error::Limit {
+                what: "number of inputs of an int8 layer",
+                value: inputs,
+                limit,
+            });
+        }
+        Ok(match form {
             None => Self::F32(Panels::pack(&weights, &biases, inputs, kernels.width)),
             Some(form) => {
                 let unit = Unit::of(kernels.isa, form);

@@ -50,6 +50,14 @@ impl Form {
         matches!(self, Self::Int8)
     }
 
+    /// Most inputs whose products a sum can hold for certain.
+    pub(crate) const fn inputs_max(self) -> Option<usize> {
+        match self {
+            Self::Bf16 | Self::Bf16x3 => None,
+            Self::Int8 => Some(i32::MAX as usize / (255 * 127)),
+        }
+    }
+
     /// Inputs of a 32-bit word.
     pub(super) const fn word(self) -> usize {
         match self {
