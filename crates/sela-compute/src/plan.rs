@@ -467,7 +467,7 @@ mod tests {
     fn int8_is_done_where_there_is_a_unit_for_it_and_more_is_kept_elsewhere() {
         use Arithmetic::{Bf16, F32, Int8};
         let (vnni, bf16) = (Some(Int8Unit::Avx512Vnni), Some(Bf16Unit::Avx512Bf16));
-        let cases: [(Option<Int8Unit>, Option<Bf16Unit>, Isa, &[Arithmetic]); 5] = [
+        let cases: [(_, _, _, &[Arithmetic]); 5] = [
             (vnni, bf16, Isa::Avx512, &[Int8]),
             (vnni, None, Isa::Avx512, &[Int8]),
             (None, bf16, Isa::Avx512, &[Bf16, F32]),
