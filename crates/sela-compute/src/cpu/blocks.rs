@@ -57,6 +57,10 @@ struct Term {
 
 /// What multiplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "the units of x86")
+)]
 pub(crate) enum Unit {
     /// The tiles of Intel's AMX.
     Amx,
