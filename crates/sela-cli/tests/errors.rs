@@ -147,6 +147,7 @@ fn doctor_fails_for_a_model_that_cannot_be_opened_and_not_for_one_that_is_not_he
             "avx2 kernels",
             "amx-bf16",
             "avx512-bf16",
+            "amx-int8",
             "avx512-vnni",
         ] {
             let there = report["machine"].to_string().contains(what);

@@ -380,18 +380,17 @@ fn arithmetics(
         }
         _ => vec![Arithmetic::F32],
     };
-    let precision = match (options.precision, int8) {
-        (Precision::Int8, Some(unit)) => {
-            reasons.push(format!("int8 by {unit}"));
-            return vec![Arithmetic::Int8];
+    match (options.precision, unit) {
+        // What keeps more comes next, should int8 be vetoed.
+        (Precision::Int8, _) => {
+            let first = int8.map(|_| Arithmetic::Int8);
+            reasons.push(match int8 {
+                Some(unit) => format!("int8 by {unit}"),
+                None => "not int8: there is no unit for it to use".to_owned(),
+            });
+            let bf16 = unit.map(|_| Arithmetic::Bf16);
+            first.into_iter().chain(bf16).chain(f32_grade).collect()
         }
-        (Precision::Int8, None) => {
-            reasons.push("not int8: there is no unit for it to use".into());
-            Precision::Auto
-        }
-        (precision, _) => precision,
-    };
-    match (precision, unit) {
         (Precision::F32, _) => f32_grade,
         (Precision::Bf16, None) => {
             reasons
@@ -402,11 +401,11 @@ fn arithmetics(
             reasons.push(format!("bf16 by {unit}"));
             vec![Arithmetic::Bf16]
         }
-        (Precision::Auto | Precision::Int8, Some(unit)) => {
+        (Precision::Auto, Some(unit)) => {
             reasons.push(format!("auto is bf16 by {unit}"));
             [vec![Arithmetic::Bf16], f32_grade].concat()
         }
-        (Precision::Auto | Precision::Int8, None) => {
+        (Precision::Auto, None) => {
             reasons.push("auto is f32: there is no bf16 unit to use".into());
             f32_grade
         }
@@ -468,8 +467,8 @@ mod tests {
         use Arithmetic::{Bf16, F32, Int8};
         let (vnni, bf16) = (Some(Int8Unit::Avx512Vnni), Some(Bf16Unit::Avx512Bf16));
         let cases: [(_, _, _, &[Arithmetic]); 5] = [
-            (vnni, bf16, Isa::Avx512, &[Int8]),
-            (vnni, None, Isa::Avx512, &[Int8]),
+            (vnni, bf16, Isa::Avx512, &[Int8, Bf16, F32]),
+            (vnni, None, Isa::Avx512, &[Int8, F32]),
             (None, bf16, Isa::Avx512, &[Bf16, F32]),
             (None, None, Isa::Avx512, &[F32]),
             // Units are fed by AVX-512.

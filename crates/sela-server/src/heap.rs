@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Connections that end before memory is given back: some MiB.
-const ENDED: u64 = 512;
+/// Connections that end before memory is given back: about one MiB.
+const ENDED: u64 = 64;
 /// How long a wave of connections has to end.
 const WAVE: Duration = Duration::from_secs(1);
 

@@ -302,7 +302,7 @@ unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
     unsafe {
         let mut least = V::splat(f32::INFINITY);
         let mut largest = V::splat(f32::NEG_INFINITY);
-        // Zero, or NaN after a number that is not finite: the least and the largest pass over NaNs.
+        // Zero, or NaN after a number that is not finite, whatever the least and the largest then are.
         let mut finite = V::splat(0.0);
         for x in whole.chunks_exact(V::LANES) {
             let x = V::load(x.as_ptr());

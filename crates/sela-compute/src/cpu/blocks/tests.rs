@@ -9,7 +9,7 @@ use crate::cpu::gemm::Rows;
 use crate::isa::Isa;
 
 const ROWS: [usize; 10] = [1, 2, 7, 13, 16, 17, 31, 32, 33, 70];
-const INPUTS: [usize; 6] = [1, 16, 31, 32, 48, 200];
+const INPUTS: [usize; 12] = [1, 3, 4, 5, 16, 31, 32, 48, 63, 64, 65, 200];
 const OUTPUTS: [usize; 5] = [1, 16, 32, 48, 80];
 
 /// Everything that can multiply numbers of a form here, and word of what cannot.
@@ -261,7 +261,65 @@ fn a_number_that_is_not_finite_is_in_all_that_its_row_becomes_and_in_no_other_ro
 }
 
 #[test]
-fn rows_and_weights_of_one_number_only_are_exact() {
+fn the_deepest_sums_of_int8_are_held() {
+    let inputs = Form::Int8.inputs_max().unwrap();
+    for unit in all(Form::Int8) {
+        let mut case = Case::new(1, inputs, 1);
+        case.weight.fill(1.0);
+        case.left.fill(1.0);
+        // The least number: all others have the largest code.
+        case.left[0] = 0.0;
+        let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int8, unit);
+        let found = case.run(&packed, 0, How::Set, false)[0];
+        let expected = (inputs - 1) as f32 + case.bias[0];
+        assert!(
+            (found - expected).abs() <= 0.05,
+            "{unit:?}: {found}, not {expected}"
+        );
+    }
+}
+
+#[test]
+fn rows_behind_others_have_their_own_scales() {
+    let (rows, inputs, outputs) = (70, 100, 40);
+    for unit in all(Form::Int8) {
+        let case = Case::new(rows, inputs, outputs);
+        let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int8, unit);
+        let whole = case.run(&packed, 0, How::Set, false);
+        let mut room = Room::new(Form::Int8);
+        room.fit(rows, inputs);
+        let left = room.left(inputs);
+        let mut found = vec![0.0; (rows - 32) * outputs];
+        let from = Rows {
+            at: case.left.as_ptr(),
+            stride: inputs,
+        };
+        let to = Rows {
+            at: found.as_mut_ptr(),
+            stride: outputs,
+        };
+        // SAFETY: there are so many rows, and there is room for them.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from,
+                inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            packed.unit.run(&Job::Product {
+                packed: &packed,
+                rows: rows - 32,
+                left: left.skip_rows(32),
+                units: 0..packed.units(),
+                to: Output::Rows { to, how: How::Set },
+            });
+        }
+        assert!(found == whole[32 * outputs..], "{unit:?}");
+    }
+}
+
+#[test]
+fn rows_and_weights_of_one_number_only_are_no_trouble() {
     for unit in all(Form::Int8) {
         for x in [0.0f32, 3.5, -1e-30, 1e30] {
             let mut case = Case::new(5, 70, 33);
