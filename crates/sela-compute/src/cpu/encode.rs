@@ -105,10 +105,20 @@ impl CpuEncode {
         })
     }
 
+    /// The form of the numbers that are multiplied, where products are of blocks.
+    pub(super) fn form(&self) -> Option<Form> {
+        self.blocks.map(|(_, form)| form)
+    }
+
+    /// See [`Form::rounds_whole_rows`].
+    pub(super) fn rounds_whole_rows(&self) -> bool {
+        self.form().is_some_and(Form::rounds_whole_rows)
+    }
+
     /// The form of the numbers, where attention in heads of so many numbers is worked off on tiles.
     pub(super) fn on_tiles(&self, dim: usize) -> Option<Form> {
-        let (_, form) = self.blocks?;
-        (self.tiles && attention::fits_tiles(dim)).then_some(form)
+        self.form()
+            .filter(|_| self.tiles && attention::fits_tiles(dim))
     }
 
     /// The arithmetic of its products.
@@ -356,8 +366,9 @@ impl Scratch {
         let kernels = forward.backend.kernels;
         let most = inner_rows(forward.backend.arithmetic);
         grow(&mut self.hidden, rows * forward.hidden);
-        let form = forward.backend.blocks.map(|(_, form)| form);
-        let whole_rows = form.is_none_or(Form::rounds_whole_rows);
+        let form = forward.backend.form();
+        // What is between two products is there in f32.
+        let plain_rows = form.is_none_or(Form::rounds_whole_rows);
         if form.is_some() {
             self.left.fit(rows, forward.hidden);
         }
@@ -370,7 +381,7 @@ impl Scratch {
                     );
                     let dim = forward.hidden / w.heads;
                     let on_tiles = forward.backend.on_tiles(dim);
-                    if on_tiles.is_none() || whole_rows {
+                    if on_tiles.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
                     }
                     if let Some(form) = on_tiles {
@@ -391,7 +402,7 @@ impl Scratch {
                     if form.is_some() {
                         self.inner_left.fit(rows, w.up.outputs());
                     }
-                    if whole_rows {
+                    if plain_rows {
                         grow(&mut self.inner, rows * w.up.units() * w.up.unit());
                     }
                 }
@@ -425,7 +436,7 @@ impl CpuEncode {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
-            .unwrap_or_else(|| Scratch::new(self.blocks.map(|(_, form)| form)))
+            .unwrap_or_else(|| Scratch::new(self.form()))
     }
 
     fn put_scratch(&self, scratch: Scratch) {

@@ -174,3 +174,30 @@ pub(crate) enum To {
     /// rounded whole only, see [`Form::rounds_whole_rows`], to the first.
     Gelu(Rows<*mut f32>, Left),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::Tensor;
+    use crate::isa::Isa;
+
+    #[test]
+    fn more_inputs_than_a_sum_of_int8_holds_are_refused() {
+        let kernels = Kernels::new(Isa::Plain).unwrap();
+        let layer = |inputs: usize, arithmetic| {
+            let layer = LinearTensors {
+                weight: Tensor::from_f32(&vec![0.5; inputs], [1, inputs]).unwrap(),
+                bias: Tensor::from_f32(&[0.0], [1, 1]).unwrap(),
+            };
+            Linear::new(kernels, arithmetic, inputs, &[("layer", &layer)]).err()
+        };
+        let most = Form::Int8.inputs_max().unwrap();
+        assert!(layer(most, Arithmetic::Int8).is_none());
+        assert!(layer(most + 1, Arithmetic::Bf16).is_none());
+        let error = layer(most + 1, Arithmetic::Int8).unwrap();
+        assert!(
+            matches!(error, Error::Limit { value, limit, .. } if (value, limit) == (most + 1, most)),
+            "{error}"
+        );
+    }
+}

@@ -179,7 +179,7 @@ impl CpuForward<'_> {
                 _ => self.run_heads(member, weights, tile, at),
             }
             member.wait();
-            let rounded = on_tiles.is_some_and(|form| !form.rounds_whole_rows());
+            let rounded = on_tiles.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
                 self.round(context, hidden, member.share(rows.len(), 1), at.left);
                 member.wait();
@@ -280,8 +280,7 @@ impl CpuForward<'_> {
     ) {
         let hidden = self.hidden;
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
-        let form = self.backend.blocks.map(|(_, form)| form);
-        let whole_rows = form.is_some_and(Form::rounds_whole_rows);
+        let whole_rows = self.backend.rounds_whole_rows();
         // SAFETY: the caller's promise: there are tiles. The head's lines lie inside those of the left
         // side, which nobody reads any more, its columns inside the context rows of the tile.
         unsafe {
@@ -321,8 +320,7 @@ impl CpuForward<'_> {
             stride: up.units() * up.unit(),
         };
         let most = inner_rows(self.backend.arithmetic);
-        let form = self.backend.blocks.map(|(_, form)| form);
-        let whole_rows = form.is_some_and(Form::rounds_whole_rows);
+        let whole_rows = self.backend.rounds_whole_rows();
         for start in (0..rows).step_by(most) {
             let n = most.min(rows - start);
             // SAFETY: the caller's promise; each step writes columns or rows of this member only,

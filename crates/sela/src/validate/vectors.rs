@@ -1,5 +1,6 @@
 //! Vectors against those of sentence-transformers, and the same text in many batches.
 
+use sela_compute::Arithmetic;
 use sela_encoder::Dtype;
 
 use super::{Checks, Outcome, skipped, verdict};
@@ -32,9 +33,6 @@ pub(super) fn run(engine: &Engine, checks: &mut Checks<'_>) -> Result<()> {
             Some(_) if dtype == Dtype::Bf16 && !has_16_bits(engine)? => skipped(
                 "a GPU with f16 or a CPU with a unit for bf16 products (AMX or AVX-512 BF16)",
             ),
-            Some(_) if dtype == Dtype::Int8 && !has_int8(engine)? => {
-                skipped("a CPU with a unit for int8 products (AMX or AVX-512 VNNI)")
-            }
             Some(golden) => fidelity(engine, golden, dtype),
         });
     }
@@ -60,12 +58,6 @@ fn has_16_bits(engine: &Engine) -> Result<bool> {
     Ok(has.inventory.cpu.bf16.is_some() || has.gpu.is_some_and(|gpu| gpu.f16))
 }
 
-/// Whether products would be of int8: on a GPU they are not.
-fn has_int8(engine: &Engine) -> Result<bool> {
-    let has = engine.capabilities()?;
-    Ok(has.inventory.cpu.int8.is_some() && has.gpu.is_none())
-}
-
 fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
     if engine.options().dtype == dtype {
         return Ok(engine.clone());
@@ -78,8 +70,17 @@ fn with_dtype(engine: &Engine, dtype: Dtype) -> Result<Engine> {
 
 fn fidelity(engine: &Engine, golden: &sela_encoder::Golden, dtype: Dtype) -> Result<Outcome> {
     let engine = with_dtype(engine, dtype)?;
+    let report = engine.encoder()?.report();
+    let arithmetic = report.arithmetic;
+    if dtype == Dtype::Int8 && arithmetic != Arithmetic::Int8 {
+        // Vectors of another arithmetic say nothing of int8.
+        let veto = report.self_tests.into_iter().find_map(|test| test.veto);
+        return match veto {
+            Some(found) => Ok(Outcome::Fail { found }),
+            None => skipped(format!("int8 products in use: it computes in {arithmetic}")),
+        };
+    }
     let found = engine.embed_batch(&golden.texts)?;
-    let arithmetic = engine.encoder()?.report().arithmetic;
     let texts = golden.texts.len();
     let degraded = found.info.iter().filter(|i| i.degraded).count();
     if degraded > 0 {

@@ -56,10 +56,10 @@ impl Packed {
             outputs,
         };
         match form {
-            Form::Bf16 => packed.high = packed.lines(weight, &[], |x, _| u32::from(rounded(x))),
+            Form::Bf16 => packed.high = packed.lines(weight, |x| u32::from(rounded(x))),
             Form::Bf16x3 => {
-                packed.high = packed.lines(weight, &[], |x, _| u32::from(rounded(x)));
-                packed.low = packed.lines(weight, &[], |x, _| u32::from(left_over(x)));
+                packed.high = packed.lines(weight, |x| u32::from(rounded(x)));
+                packed.low = packed.lines(weight, |x| u32::from(left_over(x)));
             }
             Form::Int8 => packed.quantize(weight),
         }
@@ -68,41 +68,33 @@ impl Packed {
 
     /// Packs weights as codes.
     fn quantize(&mut self, weight: &[f32]) {
-        let per_scale: Vec<f32> = weight.chunks_exact(self.inputs).map(per_step).collect();
-        self.high = self.lines(weight, &per_scale, |x, per| u32::from(code(x, per) as u8));
         let padded = self.bias.len();
         (self.scale, self.sum) = (vec![0.0; padded], vec![0.0; padded]);
+        let mut codes = Vec::with_capacity(weight.len());
         for (output, weight) in weight.chunks_exact(self.inputs).enumerate() {
-            let per = per_scale[output];
-            let codes: i32 = weight.iter().map(|&x| i32::from(code(x, per))).sum();
+            let per = per_step(weight);
+            codes.extend(weight.iter().map(|&x| code(x, per)));
+            let own = &codes[output * self.inputs..];
+            let sum: i32 = own.iter().map(|&code| i32::from(code)).sum();
             self.scale[output] = if per > 0.0 { 1.0 / per } else { 0.0 };
-            self.sum[output] = self.scale[output] * codes as f32;
+            self.sum[output] = self.scale[output] * sum as f32;
         }
+        self.high = self.lines(&codes, |code| u32::from(code as u8));
     }
 
-    /// Packs all weights, each as `part` of it and of its output's number in `per_output`. Generic,
-    /// so that the rounding is not called but inlined.
-    fn lines(
-        &self,
-        weight: &[f32],
-        per_output: &[f32],
-        part: impl Fn(f32, f32) -> u32 + Copy,
-    ) -> Vec<Line> {
+    /// Packs all weights, `part` of each. Generic, so that the rounding is not called but inlined.
+    fn lines<T: Copy>(&self, weight: &[T], part: impl Fn(T) -> u32 + Copy) -> Vec<Line> {
         let (inputs, outputs, form) = (self.inputs, self.outputs, self.form);
         let steps = form.steps(inputs);
         let mut lines = vec![Line::default(); outputs.div_ceil(WIDTH) * steps * STEP_LINES];
         for (panel, lines) in lines.chunks_exact_mut(steps * STEP_LINES).enumerate() {
             for (tile, first) in [0, 16].map(|at| panel * WIDTH + at).into_iter().enumerate() {
                 let rows = outputs.saturating_sub(first).min(16);
-                let first = first.min(outputs);
-                let rows = &weight[first * inputs..][..rows * inputs];
-                let per_row = per_output.get(first..).unwrap_or_default();
+                let rows = &weight[first.min(outputs) * inputs..][..rows * inputs];
                 let lines = &mut lines[tile * TILE_LINES..];
                 match form {
-                    Form::Bf16 | Form::Bf16x3 => {
-                        pack_tile::<2>(rows, per_row, inputs, part, lines);
-                    }
-                    Form::Int8 => pack_tile::<4>(rows, per_row, inputs, part, lines),
+                    Form::Bf16 | Form::Bf16x3 => pack_tile::<2, _>(rows, inputs, part, lines),
+                    Form::Int8 => pack_tile::<4, _>(rows, inputs, part, lines),
                 }
             }
         }
@@ -125,20 +117,18 @@ impl Packed {
 
 /// Packs up to sixteen rows of weights, line by line, `N` weights of each to a word, into the first
 /// half of each step.
-fn pack_tile<const N: usize>(
-    rows: &[f32],
-    per_row: &[f32],
+fn pack_tile<const N: usize, T: Copy>(
+    rows: &[T],
     inputs: usize,
-    part: impl Fn(f32, f32) -> u32,
+    part: impl Fn(T) -> u32,
     lines: &mut [Line],
 ) {
     for (at, first) in (0..inputs).step_by(N).enumerate() {
         let line = &mut lines[at / TILE_LINES * STEP_LINES + at % TILE_LINES];
-        for (r, (row, word)) in rows.chunks_exact(inputs).zip(&mut line.0).enumerate() {
-            let per = per_row.get(r).copied().unwrap_or(0.0);
+        for (row, word) in rows.chunks_exact(inputs).zip(&mut line.0) {
             *word = 0;
             for (i, &x) in row[first..].iter().take(N).enumerate() {
-                *word |= part(x, per) << (32 / N * i);
+                *word |= part(x) << (32 / N * i);
             }
         }
     }
