@@ -8,8 +8,8 @@ use super::amx::Tiles;
 use super::attention::tiles;
 use super::attention::{Dense, Head};
 #[cfg(target_arch = "x86_64")]
-use super::blocks::Line;
-use super::blocks::{Form, Job, Left};
+use super::blocks::{Form, Line};
+use super::blocks::{Job, Left};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::linear::{Input, To};
