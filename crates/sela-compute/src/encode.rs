@@ -231,6 +231,17 @@ pub enum Pooling {
     Cls,
 }
 
+/// How much of a device a forward may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Share {
+    /// All that is free.
+    #[default]
+    Whole,
+    /// Not all: others may come meanwhile who must not wait. A thread of the CPU stays theirs; a GPU
+    /// does one forward after another, so there it is the batch that must be short.
+    Part,
+}
+
 /// Token sequences packed end to end, none of them padded.
 #[derive(Clone, Debug, Default)]
 pub struct Ragged {
@@ -317,6 +328,8 @@ pub trait Forward<'a>: Sized {
     ) -> Result<(), Error>;
     /// Pools each sequence to one vector, scaled to length 1 when `normalize`.
     fn pool(&mut self, pooling: Pooling, normalize: bool) -> Result<(), Error>;
+    /// Says how much of the device it may have; the whole unless this is called.
+    fn share(&mut self, _share: Share) {}
     /// Starts the work.
     fn submit(self) -> Result<<Self::Backend as Encode>::Ticket, Error>;
 }

@@ -1,6 +1,6 @@
 //! The model, written once over the silicon border.
 
-use sela_compute::encode::{Encode, Forward, Pooling, Ragged};
+use sela_compute::encode::{Encode, Forward, Pooling, Ragged, Share};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -48,8 +48,9 @@ impl<E: Encode> Bert<E> {
     }
 
     /// Starts a forward: one vector a sequence, row after row.
-    pub(crate) fn submit(&self, batch: &Ragged) -> Result<E::Ticket, Error> {
+    pub(crate) fn submit(&self, batch: &Ragged, share: Share) -> Result<E::Ticket, Error> {
         let mut forward = self.backend.begin(batch)?;
+        forward.share(share);
         forward.embed(&self.embedding)?;
         for (attention, feed_forward) in &self.layers {
             forward.attend(attention)?;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sela_compute::encode::Pooling;
+use sela_compute::encode::{Pooling, Share};
 #[cfg(feature = "gpu")]
 use sela_compute::gpu::Gpu;
 use sela_compute::{Arithmetic, DeviceChoice, Isa, Precision, Tier};
@@ -472,7 +472,7 @@ impl Encoder {
                 .map_err(|error| error.to_string())
         });
         match made {
-            Ok(backend) => backend.submit(&batch.ragged())?.wait(),
+            Ok(backend) => backend.submit(&batch.ragged(), Share::Whole)?.wait(),
             Err(reason) => Err(Error::Vetoed {
                 dtype: format!("{:?}", self.options.dtype).to_lowercase(),
                 reason: reason.clone(),

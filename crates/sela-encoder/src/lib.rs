@@ -30,6 +30,7 @@ pub use encoder::{
 pub use error::Error;
 pub use files::ModelFiles;
 pub use sela_compute::Isa;
+pub use sela_compute::encode::Share;
 pub use tokens::Tokenized;
 
 /// Longest text in bytes; a longer one is refused by name.

@@ -6,7 +6,7 @@ use common::twin::{self, Shape};
 use common::{Folder, HIDDEN, POSITIONS, TOKENS_MAX, WORDS, Weights, assert_close, ids, weights};
 use proptest::prelude::*;
 use safetensors::Dtype;
-use sela_encoder::{Encoder, Error, TextInfo};
+use sela_encoder::{Encoder, Error, Share, TextInfo};
 use serde_json::json;
 
 /// Texts of whole words, from none to as many as are encoded.
@@ -160,6 +160,26 @@ fn every_text_has_token_type_0() {
     };
     assert_eq!(change(1), whole);
     assert_ne!(change(0), whole);
+}
+
+#[test]
+fn a_part_of_the_device_gives_the_same_bits() {
+    let folder = Folder::new();
+    // Texts for a single tile, for one after another, and for many at once.
+    for (threads, times) in [(1, 1), (2, 1), (3, 8), (2, 100), (3, 100)] {
+        let encoder = folder.open_on(threads).unwrap();
+        let texts = TEXTS.repeat(times);
+        let whole = encoder.embed(&texts).unwrap();
+        for share in [Share::Whole, Share::Part] {
+            let flight = encoder.start(encoder.tokenize(None, &texts).unwrap(), share);
+            let mut vectors = vec![Vec::new(); texts.len()];
+            let each = |i: usize, found: Result<(&[f32], TextInfo), Error>| {
+                vectors[i] = found.unwrap().0.to_vec();
+            };
+            encoder.finish(flight, each).unwrap();
+            assert_eq!(vectors.concat(), whole.vectors, "{share:?} of {threads}");
+        }
+    }
 }
 
 #[test]

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::attention;
 use super::blocks::{Form, Left, Line, Room, Unit};
 use super::kernels::Kernels;
-use super::pool::{Member, Pool};
+use super::pool::{Member, Pool, Width};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 use crate::encode::{
     AttentionTensors, EmbeddingTensors, Encode, FeedForwardTensors, Forward, Pooling, Ragged,
-    TensorRows, Ticket,
+    Share, TensorRows, Ticket,
 };
 use crate::error::Error;
 use crate::isa::Isa;
@@ -75,6 +75,7 @@ pub struct CpuForward<'a> {
     pub(super) batch: &'a Ragged,
     pub(super) hidden: usize,
     pub(super) passes: Vec<Pass<'a>>,
+    share: Share,
 }
 
 /// Vectors that are ready.
@@ -129,7 +130,7 @@ impl CpuEncode {
     /// Calls `work` for every number below `n`, on all threads that are free.
     pub fn for_each(&self, n: usize, work: impl Fn(usize) + Sync) {
         let next = AtomicUsize::new(0);
-        self.pool.run(n > 1, |_| {
+        self.pool.run(Width::all_if(n > 1), |_| {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= n {
@@ -176,6 +177,7 @@ impl Encode for CpuEncode {
             batch,
             hidden: 0,
             passes: Vec::new(),
+            share: Share::default(),
         })
     }
 }
@@ -244,17 +246,25 @@ impl<'a> Forward<'a> for CpuForward<'a> {
         Ok(())
     }
 
+    fn share(&mut self, share: Share) {
+        self.share = share;
+    }
+
     fn submit(self) -> Result<CpuTicket, Error> {
         let mut out = vec![0.0; self.batch.len() * self.hidden];
         let shared = Shared(out.as_mut_ptr());
         let tokens = self.batch.ids().len();
         let pool = &self.backend.pool;
         let threads = pool.threads();
+        let width = match self.share {
+            Share::Part => Width::AllButOne,
+            Share::Whole => Width::all_if(tokens >= WIDE_TOKENS),
+        };
         let tiles =
             self.cut((tokens / (4 * threads)).clamp(48, tile_tokens(self.backend.arithmetic)));
         if tiles.len() >= 3 * threads {
             let next = AtomicUsize::new(0);
-            pool.run(true, |_| {
+            pool.run(width, |_| {
                 let mut scratch = self.backend.take_scratch();
                 let alone = Member::alone();
                 while let Some(tile) = tiles.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -269,7 +279,7 @@ impl<'a> Forward<'a> for CpuForward<'a> {
             for tile in tiles {
                 scratch.fit(&self, tile.clone(), threads);
                 let layout = scratch.layout(self.hidden);
-                pool.run(tokens >= WIDE_TOKENS, |member| {
+                pool.run(width, |member| {
                     // SAFETY: the members of one job write apart between two barriers.
                     unsafe { self.run(member, tile.clone(), layout, shared) };
                 });

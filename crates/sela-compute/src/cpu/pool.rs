@@ -1,7 +1,9 @@
 //! A small pool of threads for fork-join work: one job at a time, the caller takes part.
 //!
 //! A caller that finds the pool busy does its job alone, on its own thread, instead of waiting:
-//! with many callers that is the better schedule, and no result depends on it.
+//! with many callers that is the better schedule, and no result depends on it. A caller who leaves
+//! a thread to others waits instead: its members and those of a job of all threads would be more than
+//! there are threads, and each barrier would last until the system has let the last of them run.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,6 +14,24 @@ use std::thread::JoinHandle;
 /// Turns of spinning before a waiting thread goes to sleep: some tens of microseconds, about the
 /// price of waking it up again.
 const SPINS: u32 = 4_000;
+
+/// The members that a job asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Width {
+    /// The caller.
+    One,
+    /// As many as there are threads.
+    All,
+    /// One less than there are threads, at least one. Others run alone meanwhile.
+    AllButOne,
+}
+
+impl Width {
+    /// All if it is worth it.
+    pub(crate) fn all_if(wide: bool) -> Self {
+        if wide { Self::All } else { Self::One }
+    }
+}
 
 /// What each member of a job is told.
 #[derive(Clone, Copy)]
@@ -122,6 +142,8 @@ pub(crate) struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     busy: Mutex<()>,
+    /// Callers that wait for the pool; nobody gets in before them.
+    waiting: AtomicUsize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -151,6 +173,7 @@ impl Pool {
             shared,
             workers,
             busy: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -159,24 +182,37 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `task` once for each member, on all threads of the pool, or on the calling thread
-    /// alone when `wide` is false or the pool is busy. A panic of a member is passed on.
-    pub(crate) fn run(&self, wide: bool, task: impl Fn(Member<'_>) + Sync) {
-        if wide
-            && !self.workers.is_empty()
-            && let Some(_busy) = self.take()
-        {
-            return self.run_wide(&task);
+    /// Runs `task` once for each member. A job of all threads runs on the calling one alone when the
+    /// pool is busy. A panic of a member is passed on.
+    pub(crate) fn run(&self, width: Width, task: impl Fn(Member<'_>) + Sync) {
+        let size = self.members(width);
+        let busy = match width {
+            _ if self.workers.is_empty() => None,
+            Width::One => None,
+            Width::All => self.take(),
+            Width::AllButOne => Some(self.wait()),
+        };
+        if busy.is_some() && size > 1 {
+            self.run_wide(size, &task);
+        } else {
+            task(Member::alone());
         }
-        task(Member {
-            index: 0,
-            size: 1,
-            barrier: &Barrier::default(),
-        });
     }
 
-    /// The whole pool, if nobody has it. A job that panicked leaves the pool itself sound.
+    fn members(&self, width: Width) -> usize {
+        match width {
+            Width::One => 1,
+            Width::All => self.threads(),
+            Width::AllButOne => self.workers.len().max(1),
+        }
+    }
+
+    /// The whole pool, if nobody has it or waits for it. A job that panicked leaves the pool itself
+    /// sound.
     fn take(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
         match self.busy.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
@@ -184,9 +220,17 @@ impl Pool {
         }
     }
 
-    fn run_wide(&self, task: &(dyn Fn(Member<'_>) + Sync)) {
+    /// The whole pool, when it is free.
+    fn wait(&self) -> MutexGuard<'_, ()> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let busy = lock(&self.busy);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        busy
+    }
+
+    /// A job of `2..=threads` members.
+    fn run_wide(&self, size: usize, task: &(dyn Fn(Member<'_>) + Sync)) {
         let shared = &*self.shared;
-        let size = self.threads();
         shared.barrier.arrived.store(0, Ordering::Relaxed);
         shared.barrier.broken.store(0, Ordering::Relaxed);
         shared.running.store(self.workers.len(), Ordering::Relaxed);
@@ -249,11 +293,13 @@ fn work(shared: &Shared, index: usize) {
         // SAFETY: the caller of `run_wide` keeps the task alive until `running` is 0.
         let task = unsafe { &*task.0 };
         let done = catch_unwind(AssertUnwindSafe(|| {
-            task(Member {
-                index,
-                size,
-                barrier: &shared.barrier,
-            });
+            if index < size {
+                task(Member {
+                    index,
+                    size,
+                    barrier: &shared.barrier,
+                });
+            }
         }));
         if let Err(panic) = done {
             shared.barrier.broken.store(1, Ordering::Relaxed);
@@ -287,5 +333,59 @@ fn next(shared: &Shared, seen: &mut u64) -> Option<(TaskPtr, usize)> {
             .wake
             .wait(slot)
             .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::Ordering;
+    use std::thread;
+
+    use super::{Pool, Width, lock};
+
+    /// The sizes that a job's members were told, each member once.
+    fn sizes(pool: &Pool, width: Width) -> Vec<usize> {
+        let told = Mutex::new(Vec::new());
+        pool.run(width, |member| {
+            member.wait();
+            let mut told = lock(&told);
+            assert!(member.index < member.size);
+            told.push(member.size);
+        });
+        told.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_job_has_the_members_that_it_asks_for() {
+        for threads in 1..=4 {
+            let pool = Pool::new(threads);
+            for _ in 0..3 {
+                assert_eq!(sizes(&pool, Width::One), [1]);
+                assert_eq!(sizes(&pool, Width::All), vec![threads; threads]);
+                let most = (threads - 1).max(1);
+                assert_eq!(sizes(&pool, Width::AllButOne), vec![most; most]);
+            }
+        }
+    }
+
+    /// One that leaves a thread to others waits for the pool, and those who come meanwhile run alone.
+    #[test]
+    fn who_leaves_a_thread_to_others_gets_the_pool_next() {
+        let pool = Pool::new(2);
+        thread::scope(|scope| {
+            let busy = pool.take().unwrap();
+            let waits = scope.spawn(|| sizes(&pool, Width::AllButOne));
+            while pool.waiting.load(Ordering::Relaxed) == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(sizes(&pool, Width::All), [1], "it is busy");
+            drop(busy);
+            assert_eq!(waits.join().unwrap(), [1]);
+        });
+        pool.waiting.store(1, Ordering::Relaxed);
+        assert_eq!(sizes(&pool, Width::All), [1], "somebody waits");
+        pool.waiting.store(0, Ordering::Relaxed);
+        assert_eq!(sizes(&pool, Width::All), [2, 2]);
     }
 }

@@ -1,6 +1,6 @@
 //! A model on one kind of silicon.
 
-use sela_compute::encode::{Encode, Ragged, Ticket};
+use sela_compute::encode::{Encode, Ragged, Share, Ticket};
 #[cfg(feature = "gpu")]
 use sela_compute::gpu::{
     Gpu,
@@ -90,11 +90,11 @@ impl Backend {
     }
 
     /// Starts a forward: one vector a sequence, row after row.
-    pub(super) fn submit(&self, batch: &Ragged) -> Result<Waiting, Error> {
+    pub(super) fn submit(&self, batch: &Ragged, share: Share) -> Result<Waiting, Error> {
         match self {
-            Self::Cpu(bert) => Ok(Waiting::Cpu(bert.submit(batch)?)),
+            Self::Cpu(bert) => Ok(Waiting::Cpu(bert.submit(batch, share)?)),
             #[cfg(feature = "gpu")]
-            Self::Gpu(gpu) => Ok(Waiting::Gpu(gpu.bert.submit(batch)?)),
+            Self::Gpu(gpu) => Ok(Waiting::Gpu(gpu.bert.submit(batch, share)?)),
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use sela_compute::encode::Share;
+
 use super::backend::Waiting;
 use super::work::{Batch, Part, TOKENS_AT_ONCE, in_order, tokenize};
 use super::{Encoder, TextInfo};
@@ -74,12 +76,12 @@ impl Encoder {
     /// Starts a forward over texts of at most [`Encoder::flight_tokens_max`] tokens together.
     ///
     /// What goes wrong is told by [`Encoder::finish`].
-    pub fn start(&self, texts: Vec<Tokenized>) -> Flight {
+    pub fn start(&self, texts: Vec<Tokenized>, share: Share) -> Flight {
         let part = Arc::new(Part { first: 0, texts });
         let order = in_order(&part.texts);
         let batch = Batch { part, order };
         let given_up = self.health.given_up.load(Ordering::Relaxed);
-        let waiting = (!given_up).then(|| self.backend.submit(&batch.ragged()));
+        let waiting = (!given_up).then(|| self.backend.submit(&batch.ragged(), share));
         Flight { batch, waiting }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
-use sela_compute::encode::Ragged;
+use sela_compute::encode::{Ragged, Share};
 
 use super::backend::{Backend, Waiting};
 use crate::error::Error;
@@ -116,7 +116,7 @@ impl<'a> Flow<'a> {
 
     /// Starts a batch.
     pub(super) fn push(&mut self, batch: Batch) {
-        let submitted = self.backend.submit(&batch.ragged());
+        let submitted = self.backend.submit(&batch.ragged(), Share::Whole);
         self.under_way.push_back((batch, submitted));
     }
 

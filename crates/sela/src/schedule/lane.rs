@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
+use sela_encoder::Share;
+
 use super::queue::{Picked, Queues};
 use super::request::{Ended, Request, Text};
 use super::{EmbedOptions, Lane, QueueOptions, RETRY_MAX, RETRY_MIN, Works};
@@ -49,9 +51,17 @@ struct Flying<W: Works> {
     began: Instant,
 }
 
+/// What is to become a batch.
+struct Picks<T> {
+    texts: Vec<Picked<T>>,
+    /// Tokens that it may have.
+    budget: usize,
+    share: Share,
+}
+
 /// What the thread does next.
 enum Next<T> {
-    Start(Vec<Picked<T>>, usize),
+    Start(Picks<T>),
     /// Nothing can be started before a batch has ended.
     Finish,
     Stop,
@@ -255,9 +265,14 @@ impl<W: Works> Shared<W> {
                 if until.is_none() {
                     let budget = queues.budget(lane, depth, now);
                     let budget = budget.min(self.works.tokens_max());
+                    let share = queues.share(lane, now);
                     let queue = queues.lane(lane);
                     queue.running += 1;
-                    return Next::Start(queue.pick::<W>(budget), budget);
+                    return Next::Start(Picks {
+                        texts: queue.pick::<W>(budget),
+                        budget,
+                        share,
+                    });
                 }
             }
             if flying > 0 {
@@ -287,7 +302,12 @@ impl<W: Works> Shared<W> {
     }
 
     /// Starts a batch; `None` when nothing is left of it.
-    fn start(&self, lane: Lane, picked: Vec<Picked<W::Text>>, budget: usize) -> Option<Flying<W>> {
+    fn start(&self, lane: Lane, picks: Picks<W::Text>) -> Option<Flying<W>> {
+        let Picks {
+            texts: picked,
+            budget,
+            share,
+        } = picks;
         let requests: Vec<_> = picked.iter().map(|p| p.request.clone()).collect();
         let started = catch_unwind(AssertUnwindSafe(|| {
             let (owners, texts, tokens) = self.make_ready(lane, picked, budget);
@@ -295,7 +315,7 @@ impl<W: Works> Shared<W> {
                 return None;
             }
             let began = Instant::now();
-            Some((self.works.start(texts), owners, tokens, began))
+            Some((self.works.start(texts, share), owners, tokens, began))
         }));
         let started = started.unwrap_or_else(|panic| {
             self.panicked(&requests, &panic);
@@ -510,7 +530,7 @@ pub(super) fn run<W: Works>(shared: &Shared<W>, lane: Lane) {
     let mut free = Instant::now();
     loop {
         match shared.next(lane, flying.len()) {
-            Next::Start(picked, budget) => flying.extend(shared.start(lane, picked, budget)),
+            Next::Start(picks) => flying.extend(shared.start(lane, picks)),
             Next::Finish => {
                 if let Some(oldest) = flying.pop_front() {
                     shared.finish(lane, oldest, free);

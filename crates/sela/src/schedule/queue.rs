@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sela_encoder::Share;
+
 use super::pace::Pace;
 use super::request::{Ended, Request, Waiting};
 use super::{Lane, Works};
@@ -110,6 +112,14 @@ impl<T> Queues<T> {
             // Batches under way hold the device together.
             Lane::Bulk if self.lately(now) => pace.tokens_in(HOLD / depth as u32).max(1),
             Lane::Bulk => pace.tokens_in(BULK_ALONE).max(BULK_TOKENS),
+        }
+    }
+
+    /// How much of the device the lane's next batch may have.
+    pub(super) fn share(&self, lane: Lane, now: Instant) -> Share {
+        match lane {
+            Lane::Bulk if self.lately(now) => Share::Part,
+            _ => Share::Whole,
         }
     }
 

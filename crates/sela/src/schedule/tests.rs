@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sela_encoder::TextInfo;
+use sela_encoder::{Share, TextInfo};
 
 use super::queue::Queues;
 use super::request::Request;
@@ -34,6 +34,8 @@ struct Fake {
 struct Seen {
     /// The texts of each batch that was begun.
     batches: Vec<Vec<String>>,
+    /// How much of the device each was given.
+    shares: Vec<Share>,
     /// First letters of batches that do not end yet.
     held: HashSet<u8>,
 }
@@ -93,8 +95,11 @@ impl Works for Fake {
         text.len()
     }
 
-    fn start(&self, texts: Vec<String>) -> Vec<String> {
-        lock(&self.seen).batches.push(texts.clone());
+    fn start(&self, texts: Vec<String>, share: Share) -> Vec<String> {
+        let mut seen = lock(&self.seen);
+        seen.batches.push(texts.clone());
+        seen.shares.push(share);
+        drop(seen);
         self.changed.notify_all();
         texts
     }
@@ -282,6 +287,16 @@ fn bulk_batches_are_short_while_interactive_requests_come_in() {
     assert!(alone >= 10 * beside, "{alone}");
     let later = now + Duration::from_secs(2);
     assert_eq!(queues.budget(Lane::Bulk, 1, later), alone);
+}
+
+#[test]
+fn bulk_leaves_a_part_of_the_device_while_interactive_requests_come_in() {
+    let bench = bench(QueueOptions::default());
+    for lane in [Lane::Bulk, Lane::Interactive, Lane::Bulk] {
+        bench.ask(lane, &["text"]).unwrap().wait().unwrap();
+    }
+    let shares = lock(&bench.fake.seen).shares.clone();
+    assert_eq!(shares, [Share::Whole, Share::Whole, Share::Part]);
 }
 
 #[test]

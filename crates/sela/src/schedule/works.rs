@@ -1,6 +1,6 @@
 //! What a lane drives: the encoder, or a stand-in that tests control.
 
-use sela_encoder::{Encoder, Flight, TextInfo, Tokenized};
+use sela_encoder::{Encoder, Flight, Share, TextInfo, Tokenized};
 
 use crate::error::Result;
 
@@ -24,7 +24,7 @@ pub(crate) trait Works: Send + Sync + 'static {
     fn check(&self, prompt: Option<&str>, texts: &[String]) -> Result<()>;
     fn tokenize(&self, prompt: Option<&str>, texts: &[String]) -> Result<Vec<Self::Text>>;
     fn tokens(text: &Self::Text) -> usize;
-    fn start(&self, texts: Vec<Self::Text>) -> Self::Flight;
+    fn start(&self, texts: Vec<Self::Text>, share: Share) -> Self::Flight;
     /// Waits for a batch. An error is the whole batch's, and nothing has been handed out then.
     fn finish(&self, flight: Self::Flight, each: &mut Each<'_>) -> Result<()>;
 }
@@ -57,8 +57,8 @@ impl Works for Encoder {
         text.tokens()
     }
 
-    fn start(&self, texts: Vec<Tokenized>) -> Flight {
-        self.start(texts)
+    fn start(&self, texts: Vec<Tokenized>, share: Share) -> Flight {
+        self.start(texts, share)
     }
 
     fn finish(&self, flight: Flight, each: &mut Each<'_>) -> Result<()> {

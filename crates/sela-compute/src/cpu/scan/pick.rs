@@ -8,6 +8,7 @@ use super::kernels::{STRIP_ROOM, STRIP_ROWS, Strip};
 use super::tile::Tails;
 use super::work::{merge, next_live};
 use super::{CpuScan, Prepared};
+use crate::cpu::pool::Width;
 use crate::error::Error;
 use crate::scan::{Block, Found};
 
@@ -45,7 +46,7 @@ impl CpuScan {
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         let next = AtomicUsize::new(0);
         let wide = picks.iter().map(Vec::len).sum::<usize>() > WIDE_PICKS;
-        self.pool.run(wide, |_| {
+        self.pool.run(Width::all_if(wide), |_| {
             let mut worker = Worker {
                 scan: self,
                 prepared,

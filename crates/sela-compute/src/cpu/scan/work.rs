@@ -13,7 +13,7 @@ use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
 use super::padded::Padded;
 use super::prescan::{Looker, Prescan, piece_rows};
 use super::tile::Tails;
-use crate::cpu::pool::Pool;
+use crate::cpu::pool::{Pool, Width};
 use crate::error::Error;
 use crate::reference::LANES;
 use crate::scan::{Block, Found, Metric};
@@ -158,7 +158,7 @@ pub(super) fn run(
         .map(|block| block.len as usize * packed.row_bytes(block))
         .sum();
     let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces > 1;
-    pool.run(wide, |_| Worker::new(&search).run());
+    pool.run(Width::all_if(wide), |_| Worker::new(&search).run());
     if !search.failed.load(Ordering::Relaxed) {
         search.make_codes(pool, &wanted);
     }
@@ -185,7 +185,7 @@ pub(super) fn merge(
     };
     let next = AtomicUsize::new(0);
     let wide = found.len() > 1 && found.len() * packed.k > WIDE_BYTES / size_of::<Candidate>();
-    pool.run(wide, |_| {
+    pool.run(Width::all_if(wide), |_| {
         while let Some(slot) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
             sort(slot);
         }
@@ -296,7 +296,7 @@ impl<'a> Search<'a> {
             let strips = (from.len as usize).div_ceil(STRIP);
             let (next, damaged) = (AtomicUsize::new(0), AtomicBool::new(false));
             let made: Vec<OnceLock<_>> = (0..strips).map(|_| OnceLock::new()).collect();
-            pool.run(strips > 1, |_| {
+            pool.run(Width::all_if(strips > 1), |_| {
                 loop {
                     let strip = next.fetch_add(1, Ordering::Relaxed);
                     let Some(slot) = made.get(strip) else {

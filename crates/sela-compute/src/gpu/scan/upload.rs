@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use wgpu::{Buffer, BufferSize, WriteOnly};
 
 use super::units::{Layout, Once, Unit};
-use crate::cpu::pool::Pool;
+use crate::cpu::pool::{Pool, Width};
 use crate::error::Error;
 use crate::gpu::Gpu;
 
@@ -47,7 +47,7 @@ pub(super) fn unit(
     let share = (SHARE_BYTES / layout.stride()).max(1);
     let failure: Mutex<Option<Error>> = Mutex::new(None);
     let next = AtomicUsize::new(0);
-    pool.run(rows > share, |_| {
+    pool.run(Width::all_if(rows > share), |_| {
         loop {
             let start = next.fetch_add(share, Ordering::Relaxed);
             if start >= rows {
