@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sela::Engine;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
 use crate::auth::Role;
@@ -193,8 +193,7 @@ async fn run(
 ) -> Result<Stopped, Error> {
     let mut signals = Signals::listen().map_err(Error::Runtime)?;
     let bind = app.settings.server.bind;
-    let listener = TcpListener::bind(bind).await;
-    let listener = listener.map_err(|source| Error::Bind { bind, source })?;
+    let listener = bound(bind).map_err(|source| Error::Bind { bind, source })?;
     let address = listener.local_addr().map_err(Error::Runtime)?;
     let (drain, draining) = watch::channel(false);
     let limits = &app.settings.limits;
@@ -247,6 +246,23 @@ async fn run(
         let _ = tokio::time::timeout(LAST_SPANS, exporting).await;
     }
     Ok(Stopped::Drained)
+}
+
+/// Connections that may wait to be accepted. A wave of them comes faster than a busy machine lets
+/// the server run; one for which there is no room is lost without a word where the system answers
+/// floods with cookies. Systems have limits of their own, often this.
+const BACKLOG: u32 = 4096;
+
+fn bound(bind: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match bind {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart does not wait for what is left of connections. Windows means another thing by it.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(bind)?;
+    socket.listen(BACKLOG)
 }
 
 fn reload(app: &AppState, tls: Option<&Tls>) -> Result<(), String> {
