@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 
 /// Connections that end before memory is given back: about one MiB.
 const ENDED: u64 = 64;
-/// How long a wave of connections has to end.
+/// How long a wave of connections has to end, and how many waves may follow each other.
 const WAVE: Duration = Duration::from_secs(1);
+const WAVES: usize = 8;
 
 /// Counts connections that have ended; clones count together.
 #[derive(Clone, Debug, Default)]
@@ -37,13 +38,15 @@ impl Ended {
     pub(crate) async fn tend(self) {
         loop {
             self.0.many.notified().await;
-            // Twice: the last of a long wave end after the first.
-            for _ in 0..2 {
+            // The last of a wave keep whole pages with what lies beside them, so it goes on until a
+            // while has passed in which none ended; not for ever, as some come and go always.
+            for _ in 0..WAVES {
                 tokio::time::sleep(WAVE).await;
                 let ended = self.0.ended.swap(0, Ordering::Relaxed);
-                if ended > 0
-                    && let Ok(true) = tokio::task::spawn_blocking(trim).await
-                {
+                if ended == 0 {
+                    break;
+                }
+                if let Ok(true) = tokio::task::spawn_blocking(trim).await {
                     tracing::debug!(ended, "memory of connections that ended was given back");
                 }
             }
