@@ -1,9 +1,11 @@
 //! Attention of one head over one sequence, without padding and without a full score matrix.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod tiles;
+pub(crate) mod bf16;
 
-use super::blocks::Form;
+#[cfg(target_arch = "x86_64")]
+use super::amx::Product;
+use super::blocks::{Form, Unit};
 use super::gemm::{Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
@@ -42,12 +44,32 @@ pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> 
 /// Numbers of bf16 in the row of a tile.
 const TILE_DEPTH: usize = 32;
 
-/// Whether this CPU has tiles for attention beside products of bf16 or int8.
-pub(crate) fn on_tiles() -> bool {
+/// What multiplies in attention in bf16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "the units of x86")
+)]
+pub(crate) enum Bf16 {
+    /// The tiles of Intel's AMX.
+    Tiles,
+    /// AVX-512 BF16.
+    Registers,
+}
+
+/// What this CPU has for attention in bf16 beside products of bf16 or int8 by a unit; both round by
+/// AVX-512 BF16.
+pub(crate) fn bf16_beside(unit: Unit) -> Option<Bf16> {
     #[cfg(target_arch = "x86_64")]
-    return tiles::is_available();
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    if is_x86_feature_detected!("avx512bf16") {
+        return match unit {
+            Unit::Amx => Product::Bf16.is_available().then_some(Bf16::Tiles),
+            Unit::Avx512 => Some(Bf16::Registers),
+            Unit::Emulated(_) => None,
+        };
+    }
+    let _ = unit;
+    None
 }
 
 /// Whether heads of so many numbers fill the rows of tiles.
@@ -55,10 +77,10 @@ pub(crate) fn fits_tiles(dim: usize) -> bool {
     dim.is_multiple_of(TILE_DEPTH)
 }
 
-/// Lines of scratch that attention on tiles needs for sequences of up to `len` tokens.
-pub(crate) fn tile_lines(len: usize, dim: usize, form: Form) -> usize {
+/// Lines of scratch that attention in bf16 needs for sequences of up to `len` tokens.
+pub(crate) fn bf16_lines(len: usize, dim: usize, form: Form) -> usize {
     #[cfg(target_arch = "x86_64")]
-    return tiles::scratch_lines(len, dim, form);
+    return bf16::scratch_lines(len, dim, form);
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = (len, dim, form);

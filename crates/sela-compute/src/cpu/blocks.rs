@@ -255,33 +255,49 @@ impl Sending<'_> {
         }
         let (packed, first, row) = (self.packed, self.unit * WIDTH, self.row + r);
         let n = WIDTH.min(packed.outputs - first);
-        let mut numbers = [0.0; WIDTH];
         // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
         unsafe {
-            for at in (0..WIDTH).step_by(V::LANES) {
-                self.number::<V>(r, at).store(numbers.as_mut_ptr().add(at));
-            }
             match self.to {
                 Output::Rows { to, how } => {
                     let to = to.at.add(row * to.stride + first);
-                    let to = std::slice::from_raw_parts_mut(to, n);
-                    match how {
-                        How::Set => to.copy_from_slice(&numbers[..n]),
-                        How::Add => {
-                            for (x, y) in to.iter_mut().zip(&numbers) {
-                                *x += y;
-                            }
-                        }
-                        How::Gelu => {
-                            self.gelu::<V>(&mut numbers);
-                            to.copy_from_slice(&numbers[..n]);
-                        }
+                    if n == WIDTH {
+                        return self.store::<V>(r, to, how);
                     }
+                    let mut numbers = [0.0; WIDTH];
+                    numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
+                    self.store::<V>(r, numbers.as_mut_ptr(), how);
+                    std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
                 Output::Gelu(to) => {
-                    self.gelu::<V>(&mut numbers);
-                    to.put(row, self.unit, &numbers[..n]);
+                    let mut numbers = [0.0; WIDTH];
+                    self.store::<V>(r, numbers.as_mut_ptr(), How::Gelu);
+                    match n {
+                        // Of a known length, so that it is no loop over numbers.
+                        WIDTH => to.put(row, self.unit, &numbers),
+                        n => to.put(row, self.unit, &numbers[..n]),
+                    }
                 }
+            }
+        }
+    }
+
+    /// Does to `WIDTH` numbers what is asked for.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Self::send).
+    #[inline(always)]
+    unsafe fn store<V: Lanes>(&self, r: usize, to: *mut f32, how: How) {
+        for at in (0..WIDTH).step_by(V::LANES) {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (x, to) = (self.number::<V>(r, at), to.add(at));
+                match how {
+                    How::Set => x,
+                    How::Add => V::load(to).add(x),
+                    How::Gelu => self.gelu(x),
+                }
+                .store(to);
             }
         }
     }
@@ -318,16 +334,12 @@ impl Sending<'_> {
     ///
     /// As for [`Lanes`].
     #[inline(always)]
-    unsafe fn gelu<V: Lanes>(&self, numbers: &mut [f32; WIDTH]) {
-        for at in (0..WIDTH).step_by(V::LANES) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                let number = numbers.as_mut_ptr().add(at);
-                let gelu = match self.packed.form {
-                    Form::Bf16 | Form::Int8 => math::gelu_coarse(V::load(number)),
-                    Form::Bf16x3 => math::gelu(V::load(number)),
-                };
-                gelu.store(number);
+    unsafe fn gelu<V: Lanes>(&self, x: V) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.packed.form {
+                Form::Bf16 | Form::Int8 => math::gelu_coarse(x),
+                Form::Bf16x3 => math::gelu(x),
             }
         }
     }

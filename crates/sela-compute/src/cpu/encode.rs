@@ -52,8 +52,8 @@ pub struct CpuEncode {
     pub(super) arithmetic: Arithmetic,
     /// What rounds and multiplies, where products are of blocks.
     pub(super) blocks: Option<(Unit, Form)>,
-    /// Whether attention is worked off on tiles too, where heads fit.
-    pub(super) tiles: bool,
+    /// What attention is worked off by in bf16 too, where heads fit.
+    pub(super) attention: Option<attention::Bf16>,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -99,7 +99,7 @@ impl CpuEncode {
             kernels,
             isa,
             arithmetic,
-            tiles: blocks.is_some_and(|(unit, _)| unit == Unit::Amx) && attention::on_tiles(),
+            attention: blocks.and_then(|(unit, _)| attention::bf16_beside(unit)),
             blocks,
             pool,
             scratch: Mutex::default(),
@@ -116,10 +116,11 @@ impl CpuEncode {
         self.form().is_some_and(Form::rounds_whole_rows)
     }
 
-    /// The form of the numbers, where attention in heads of so many numbers is worked off on tiles.
-    pub(super) fn on_tiles(&self, dim: usize) -> Option<Form> {
-        self.form()
-            .filter(|_| self.tiles && attention::fits_tiles(dim))
+    /// The form of the numbers and what multiplies, where attention in heads of so many numbers is
+    /// worked off in bf16.
+    pub(super) fn attention_in_bf16(&self, dim: usize) -> Option<(Form, attention::Bf16)> {
+        let by = self.attention.filter(|_| attention::fits_tiles(dim))?;
+        Some((self.form()?, by))
     }
 
     /// The arithmetic of its products.
@@ -333,7 +334,7 @@ pub(super) struct Layout {
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
     pub(super) attention_each: usize,
-    /// Lines of attention scratch on tiles, and how many each member has.
+    /// Lines of scratch of attention in bf16, and how many each member has.
     #[cfg(target_arch = "x86_64")]
     pub(super) attention_lines: Shared,
     #[cfg(target_arch = "x86_64")]
@@ -390,12 +391,12 @@ impl Scratch {
                         rows * w.projections.units() * w.projections.unit(),
                     );
                     let dim = forward.hidden / w.heads;
-                    let on_tiles = forward.backend.on_tiles(dim);
-                    if on_tiles.is_none() || plain_rows {
+                    let in_bf16 = forward.backend.attention_in_bf16(dim);
+                    if in_bf16.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
                     }
-                    if let Some(form) = on_tiles {
-                        let each = attention::tile_lines(longest, dim, form);
+                    if let Some((form, _)) = in_bf16 {
+                        let each = attention::bf16_lines(longest, dim, form);
                         let each = each.max(self.attention_lines_each);
                         self.attention_lines_each = each;
                         if self.attention_lines.len() < each * members {

@@ -5,7 +5,9 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
-use super::attention::tiles;
+use super::attention::Bf16;
+#[cfg(target_arch = "x86_64")]
+use super::attention::bf16::{self, attention as attention_in_bf16};
 use super::attention::{Dense, Head};
 #[cfg(target_arch = "x86_64")]
 use super::blocks::{Form, Line};
@@ -168,18 +170,20 @@ impl CpuForward<'_> {
             layer.apply(kernels, rows.len(), input, units, To::Set(projected));
             member.wait();
             let dim = hidden / weights.heads;
-            let on_tiles = self.backend.on_tiles(dim);
-            match on_tiles {
+            let in_bf16 = self.backend.attention_in_bf16(dim);
+            match in_bf16 {
                 #[cfg(target_arch = "x86_64")]
-                Some(Form::Bf16 | Form::Int8) => {
-                    self.run_heads_on_tiles::<false>(member, weights, tile, at);
+                Some((Form::Bf16 | Form::Int8, by)) => {
+                    self.run_heads_in_bf16::<false>(member, weights, tile, at, by);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Some(Form::Bf16x3) => self.run_heads_on_tiles::<true>(member, weights, tile, at),
+                Some((Form::Bf16x3, by)) => {
+                    self.run_heads_in_bf16::<true>(member, weights, tile, at, by);
+                }
                 _ => self.run_heads(member, weights, tile, at),
             }
             member.wait();
-            let rounded = on_tiles.is_some() && !self.backend.rounds_whole_rows();
+            let rounded = in_bf16.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
                 self.round(context, hidden, member.share(rows.len(), 1), at.left);
                 member.wait();
@@ -264,41 +268,45 @@ impl CpuForward<'_> {
         }
     }
 
-    /// The same on tiles, into the left side of the output's product or, where rows are rounded as a
+    /// The same in bf16, into the left side of the output's product or, where rows are rounded as a
     /// whole only, into rows.
     ///
     /// # Safety
     ///
-    /// As for [`run`](Self::run), and attention is on tiles.
+    /// As for [`run`](Self::run), and this CPU has it.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn run_heads_on_tiles<const THREE: bool>(
+    unsafe fn run_heads_in_bf16<const THREE: bool>(
         &self,
         member: Member<'_>,
         weights: &CpuAttention,
         tile: &Range<usize>,
         at: Layout,
+        by: Bf16,
     ) {
         let hidden = self.hidden;
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
         let whole_rows = self.backend.rounds_whole_rows();
-        // SAFETY: the caller's promise: there are tiles. The head's lines lie inside those of the left
+        // SAFETY: the caller's promise. The head's lines lie inside those of the left
         // side, which nobody reads any more, its columns inside the context rows of the tile.
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
-            let tiles = Tiles::lay_out();
+            let tiles = match by {
+                Bf16::Tiles => Some(Tiles::lay_out()),
+                Bf16::Registers => None,
+            };
             for (head, row, number) in self.heads(member, weights, tile, at) {
                 let to = match whole_rows {
-                    true => tiles::To::Rows(Rows {
+                    true => bf16::To::Rows(Rows {
                         at: at.context.at(row * hidden + number * head.dim),
                         stride: hidden,
                     }),
-                    false => tiles::To::Lines {
+                    false => bf16::To::Lines {
                         left: at.left,
                         row,
-                        step: number * tiles::lines(head.dim),
+                        step: number * bf16::lines(head.dim),
                     },
                 };
-                tiles::attention::<THREE>(&tiles, &head, to, scratch);
+                attention_in_bf16::<THREE>(tiles.as_ref(), &head, to, scratch);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Products on the tiles of Intel's AMX: of bf16 with f32 sums, of int8 with i32 sums.
 //!
 //! Four of the eight tiles hold sums (32 rows by 32 outputs), two the left side, two weights. A step is
-//! one piece of assembly, and the sums stay in their tiles from one to the next.
+//! one piece of assembly, of split bf16 for all three products, and the sums stay in their tiles from one
+//! to the next.
 
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -37,47 +38,78 @@ impl<const INT8: bool> Kernel for Amx<INT8> {
         const {
             assert!(BLOCK == 32 && WIDTH == 32 && STEP_LINES == 32 && GROUP == 16);
         }
-        let all = steps * terms.len();
-        assert!(all > 0, "a product has a depth");
-        let (mut step, mut row) = (0, 0);
+        assert!(steps > 0, "a product has a depth");
+        let mut row = 0;
         // SAFETY: the caller's promise: the left side has two groups of 16 rows, `steps` tiles
         // each, a panel 32 lines a step. A block's rows can all be read, so tiles are always whole.
         // Nothing but this module touches tiles, so sums stay in them from step to step.
         unsafe {
             zero();
-            for term in terms {
-                let lower = term.left.add(GROUP * steps);
-                for at in 0..steps {
-                    let upper = term.left.add(at * GROUP);
-                    let panel = term.panel.add(at * STEP_LINES);
-                    match (rows > GROUP, term.ahead.is_null()) {
-                        (true, false) => {
-                            let ahead = term.ahead.wrapping_add(at * 4);
-                            near::<4>(ahead);
-                            whole_step::<INT8>(upper, lower.add(at * GROUP), panel);
-                        }
-                        (true, true) => {
-                            near::<32>(panel.wrapping_add(STREAM));
-                            whole_step::<INT8>(upper, lower.add(at * GROUP), panel);
-                        }
-                        (false, _) => {
-                            near::<32>(panel.wrapping_add(STREAM));
-                            half_step::<INT8>(upper, panel);
+            for step in 0..steps {
+                match *terms {
+                    [term] => {
+                        bring(rows, step, &term);
+                        let [upper, lower, panel] = tiles_of(&term, steps, step);
+                        match rows > GROUP {
+                            true => whole_step::<INT8>(upper, lower, panel),
+                            false => half_step::<INT8>(upper, panel),
                         }
                     }
-                    step += 1;
-                    // The share of the rows that are due by now.
-                    let due = step * BLOCK / all;
-                    while row < due {
-                        meanwhile.send::<Avx512>(row);
-                        row += 1;
+                    [small, other, _] => {
+                        // The panel's upper part is the same in the first and in the last.
+                        bring(rows, step, &small);
+                        bring(rows, step, &other);
+                        let low = tiles_of(&small, steps, step);
+                        let high = tiles_of(&other, steps, step);
+                        match rows > GROUP {
+                            true => split_whole_step(low, high),
+                            false => split_half_step(low, high),
+                        }
                     }
+                    _ => unreachable!("one product or three"),
+                }
+                // The share of the rows that are due by now.
+                let due = (step + 1) * BLOCK / steps;
+                while row < due {
+                    meanwhile.send::<Avx512>(row);
+                    row += 1;
                 }
             }
             match rows > GROUP {
                 true => store_whole(sums),
                 false => store_half(sums),
             }
+        }
+    }
+}
+
+/// A term's tiles of a step: of both groups of rows, and the panel's first.
+///
+/// # Safety
+///
+/// The term has such a step.
+#[inline(always)]
+unsafe fn tiles_of(term: &Term, steps: usize, step: usize) -> [*const Line; 3] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let upper = term.left.add(step * GROUP);
+        let lower = term.left.add((steps + step) * GROUP);
+        [upper, lower, term.panel.add(step * STEP_LINES)]
+    }
+}
+
+/// Brings near what a block of so many rows reads soon beside a step of a term.
+///
+/// # Safety
+///
+/// The term has such a step.
+#[inline(always)]
+unsafe fn bring(rows: usize, step: usize, term: &Term) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match rows > GROUP && !term.ahead.is_null() {
+            true => near::<4>(term.ahead.wrapping_add(step * 4)),
+            false => near::<32>(term.panel.add(step * STEP_LINES).wrapping_add(STREAM)),
         }
     }
 }
@@ -182,6 +214,82 @@ unsafe fn half_step<const INT8: bool>(upper: *const Line, panel: *const Line) {
             true => step!("tdpbusd"),
             false => step!("tdpbf16ps"),
         }
+    }
+}
+
+/// A step of all three products of split bf16, the smallest first: eight tiles are loaded for twelve
+/// products, where one product after another would load twelve. `low` is the left side's lower part
+/// with the panel's upper one, `high` the other way round.
+///
+/// # Safety
+///
+/// As for [`whole_step`].
+#[inline(always)]
+unsafe fn split_whole_step(low: [*const Line; 3], high: [*const Line; 3]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloadd tmm6, [{panel} + {line}*1]",
+            "tileloadd tmm4, [{low} + {line}*1]",
+            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
+            "tileloadd tmm5, [{low2} + {line}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{high} + {line}*1]",
+            "tileloadd tmm5, [{high2} + {line}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{rest} + {line}*1]",
+            "tileloadd tmm7, [{rest} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            low = in(reg) low[0],
+            low2 = in(reg) low[1],
+            high = in(reg) high[0],
+            high2 = in(reg) high[1],
+            panel = in(reg) low[2],
+            rest = in(reg) high[2],
+            line = in(reg) size_of::<Line>(),
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+}
+
+/// The same of 16 rows at most.
+///
+/// # Safety
+///
+/// As for [`half_step`].
+#[inline(always)]
+unsafe fn split_half_step(low: [*const Line; 3], high: [*const Line; 3]) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{low} + {line}*1]",
+            "tileloadd tmm6, [{panel} + {line}*1]",
+            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
+            "tileloadd tmm5, [{high} + {line}*1]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm2, [{rest} + {line}*1]",
+            "tileloadd tmm3, [{rest} + {line}*1 + 1024]",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "tdpbf16ps tmm0, tmm5, tmm2",
+            "tdpbf16ps tmm1, tmm5, tmm3",
+            low = in(reg) low[0],
+            high = in(reg) high[0],
+            panel = in(reg) low[2],
+            rest = in(reg) high[2],
+            line = in(reg) size_of::<Line>(),
+            options(nostack, readonly, preserves_flags)
+        );
     }
 }
 

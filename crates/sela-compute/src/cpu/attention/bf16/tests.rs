@@ -1,9 +1,10 @@
-//! Attention on tiles against f64.
+//! Attention in bf16, on tiles and in registers, against f64.
 
 #![allow(clippy::print_stdout)] // It says what this CPU lacks.
 
 use super::*;
-use crate::cpu::blocks::{Form, Room};
+use crate::cpu::attention::{Bf16, bf16_beside};
+use crate::cpu::blocks::{Form, Room, Unit};
 
 /// Numbers in -2..2.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -13,8 +14,17 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
         .collect()
 }
 
+/// What this CPU has.
+fn all() -> Vec<Bf16> {
+    let all = [Unit::Amx, Unit::Avx512].map(|unit| (unit, bf16_beside(unit)));
+    for (unit, _) in all.iter().filter(|(_, by)| by.is_none()) {
+        println!("skipped: this CPU has no attention in bf16 by {unit:?}");
+    }
+    all.into_iter().filter_map(|(_, by)| by).collect()
+}
+
 /// Two heads of a sequence that begins in the third row, as numbers.
-fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
+fn attend<const THREE: bool>(by: Bf16, projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
     const BEFORE: usize = 3;
     let (heads, stride) = (2, 6 * dim);
     let form = if THREE { Form::Bf16x3 } else { Form::Bf16 };
@@ -24,9 +34,9 @@ fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec
     // What an earlier call left there must not matter.
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
     let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
-    // SAFETY: the caller has asked whether there are tiles; all rows and lines are there.
+    // SAFETY: the caller has found `by` on this CPU; all rows and lines are there.
     unsafe {
-        let tiles = Tiles::lay_out();
+        let tiles = (by == Bf16::Tiles).then(|| Tiles::lay_out());
         for head in 0..heads {
             let query = projected.as_ptr().add(head * dim);
             let to = To::Lines {
@@ -42,12 +52,12 @@ fn on_tiles<const THREE: bool>(projected: &[f32], len: usize, dim: usize) -> Vec
                 len,
                 dim,
             };
-            attention::<THREE>(&tiles, &of, to, scratch.as_mut_ptr());
+            attention::<THREE>(tiles.as_ref(), &of, to, scratch.as_mut_ptr());
             let to = To::Rows(Rows {
                 at: plain.as_mut_ptr().add(head * dim),
                 stride: heads * dim,
             });
-            attention::<THREE>(&tiles, &of, to, scratch.as_mut_ptr());
+            attention::<THREE>(tiles.as_ref(), &of, to, scratch.as_mut_ptr());
         }
         drop(tiles);
         for row in 0..len {
@@ -99,16 +109,16 @@ fn expected(projected: &[f32], len: usize, dim: usize, exact: bool) -> Vec<f64> 
 }
 
 #[test]
-fn tiles_attend_as_f64_does_at_lengths_around_every_border() {
-    if !is_available() {
-        return println!("skipped: this CPU has no tiles for bf16");
-    }
-    for dim in [32, 64, 96] {
+fn attention_is_as_in_f64_at_lengths_around_every_border() {
+    for (by, dim) in all()
+        .into_iter()
+        .flat_map(|by| [32, 64, 96].map(|dim| (by, dim)))
+    {
         for len in [1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 200, 512] {
             let projected = noise(len * 6 * dim, (len * dim) as u32);
             let found = [
-                on_tiles::<false>(&projected, len, dim),
-                on_tiles::<true>(&projected, len, dim),
+                attend::<false>(by, &projected, len, dim),
+                attend::<true>(by, &projected, len, dim),
             ];
             // Weights and results are rounded by up to 2^-9, or 2^-17; values are below 2.
             for (found, (exact, most)) in found.iter().zip([(false, 8e-3), (true, 1e-4)]) {
@@ -118,7 +128,7 @@ fn tiles_attend_as_f64_does_at_lengths_around_every_border() {
                     let off = (f64::from(*x) - y).abs();
                     assert!(
                         off <= most,
-                        "{len} tokens, {dim}: number {at} is {x}, not {y}"
+                        "{by:?}, {len} tokens, {dim}: number {at} is {x}, not {y}"
                     );
                 }
             }
@@ -128,17 +138,16 @@ fn tiles_attend_as_f64_does_at_lengths_around_every_border() {
 
 #[test]
 fn scores_beyond_what_an_exponential_holds_are_no_trouble() {
-    if !is_available() {
-        return println!("skipped: this CPU has no tiles for bf16");
-    }
     let (len, dim) = (40, 32);
     let mut projected = noise(len * 6 * dim, 7);
     // Scores beyond what an exponential of f32 holds.
     projected.iter_mut().for_each(|x| *x *= 40.0);
-    let found = on_tiles::<false>(&projected, len, dim);
-    for (x, y) in found.iter().zip(expected(&projected, len, dim, false)) {
-        let off = (f64::from(*x) - y).abs();
-        assert!(off <= 80.0 * 2e-2, "{x}, not {y}");
+    for by in all() {
+        let found = attend::<false>(by, &projected, len, dim);
+        for (x, y) in found.iter().zip(expected(&projected, len, dim, false)) {
+            let off = (f64::from(*x) - y).abs();
+            assert!(off <= 80.0 * 2e-2, "{by:?}: {x}, not {y}");
+        }
+        assert!(found.iter().all(|x| x.is_finite()));
     }
-    assert!(found.iter().all(|x| x.is_finite()));
 }

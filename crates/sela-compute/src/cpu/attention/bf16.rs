@@ -1,9 +1,11 @@
-//! Attention of one head over one sequence on the tiles of Intel's AMX, beside products of bf16 or int8.
+//! Attention of one head over one sequence in bf16, on the tiles of Intel's AMX or by AVX-512 BF16, beside
+//! products of bf16 or int8.
 //!
 //! Queries, keys, values and weights are rounded to bf16 (or split in two parts, of which three
 //! products are summed, see [`Form`]), scores and sums are f32. Sixteen queries at a time meet all
 //! keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next product, or to
-//! rows of f32. Keys lie transposed and values in pairs, as a tile reads its right side.
+//! rows of f32. Keys lie transposed and values in pairs, as a tile reads its right side, and a register
+//! does.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
@@ -15,7 +17,7 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::Head;
-use crate::cpu::amx::{Product, Tiles};
+use crate::cpu::amx::Tiles;
 use crate::cpu::blocks::{Form, Left, Line};
 use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
@@ -41,11 +43,6 @@ pub(crate) enum To {
     },
     /// As it is, into as many rows as the sequence has tokens.
     Rows(Rows<*mut f32>),
-}
-
-/// Whether this CPU can.
-pub(crate) fn is_available() -> bool {
-    Product::Bf16.is_available() && is_x86_feature_detected!("avx512bf16")
 }
 
 /// Lines of a head's row.
@@ -133,13 +130,12 @@ impl Twice {
 ///
 /// # Safety
 ///
-/// [`is_available`] and [`fits_tiles`](super::fits_tiles); `tiles` are laid out. `head` describes
-/// readable rows, `to` a place that nothing else
-/// touches, whose lines are split if `THREE`; `scratch` holds
-/// [`scratch_lines`].
+/// The CPU has AVX-512 BF16, and heads [fit](super::fits_tiles). Products are on tiles if there are
+/// any, which are those of AMX for bf16. `head` describes readable rows, `to` a place that nothing
+/// else touches, whose lines are split if `THREE`; `scratch` holds [`scratch_lines`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
 pub(crate) unsafe fn attention<const THREE: bool>(
-    _tiles: &Tiles,
+    tiles: Option<&Tiles>,
     head: &Head,
     to: To,
     scratch: *mut Line,
@@ -178,12 +174,13 @@ pub(crate) unsafe fn attention<const THREE: bool>(
             }
             for tile in (0..padded / TILE).step_by(2) {
                 let product = Product16 {
+                    rows,
                     left: query,
                     right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
                     right_stride: TILE,
                     steps: lines,
                 };
-                product.store::<THREE>(scores.add(tile), padded);
+                product.store::<THREE>(tiles, scores.add(tile), padded);
             }
             let mut factors = [0.0; TILE];
             for r in 0..rows {
@@ -192,12 +189,13 @@ pub(crate) unsafe fn attention<const THREE: bool>(
             }
             for column in (0..columns).step_by(2) {
                 let product = Product16 {
+                    rows,
                     left: weights,
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
                     right_stride: columns * TILE,
                     steps: padded / DEPTH,
                 };
-                product.store::<THREE>(out.add(column), dim);
+                product.store::<THREE>(tiles, out.add(column), dim);
             }
             for r in 0..rows {
                 let row = out.cast::<f32>().add(r * dim);
@@ -240,8 +238,9 @@ unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, 
     }
 }
 
-/// 16 rows times two right sides of 16 columns each.
+/// Up to 16 rows times two right sides of 16 columns each.
 struct Product16 {
+    rows: usize,
     /// A tile a step.
     left: Twice,
     right: [Twice; 2],
@@ -250,14 +249,119 @@ struct Product16 {
 }
 
 impl Product16 {
-    /// Stores the sums, the two right sides' beside each other, in rows of `stride` f32 numbers.
+    /// Stores the sums, the two right sides' beside each other, in rows of `stride` f32 numbers;
+    /// behind the last row there may be anything.
     ///
     /// # Safety
     ///
-    /// The tiles are laid out; there are as many lines as this says, and room for the sums.
+    /// There are as many lines as this says, of 16 rows, and room for the sums of 16.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn store<const THREE: bool>(&self, to: *mut Line, stride: usize) {
+    unsafe fn store<const THREE: bool>(&self, tiles: Option<&Tiles>, to: *mut Line, stride: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match tiles {
+                Some(tiles) => self.store_tiles::<THREE>(tiles, to, stride),
+                None => self.store_registers::<THREE>(to.cast(), stride),
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn store_registers<const THREE: bool>(&self, to: *mut f32, stride: usize) {
+        let mut row = 0;
+        while row < self.rows {
+            // SAFETY: the caller's promise; no more rows than there are.
+            unsafe {
+                let to = to.add(row * stride);
+                row += match self.rows - row {
+                    8.. => (self.sum_rows::<THREE, 8>(row, to, stride), 8).1,
+                    4.. => (self.sum_rows::<THREE, 4>(row, to, stride), 4).1,
+                    2.. => (self.sum_rows::<THREE, 2>(row, to, stride), 2).1,
+                    _ => (self.sum_rows::<THREE, 1>(row, to, stride), 1).1,
+                };
+            }
+        }
+    }
+
+    /// Stores the sums of `MR` rows from row `row` on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn sum_rows<const THREE: bool, const MR: usize>(
+        &self,
+        row: usize,
+        to: *mut f32,
+        stride: usize,
+    ) {
+        let [one, two] = self.right;
+        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+        // SAFETY: the caller's promise.
+        unsafe {
+            // The small ones first.
+            if THREE {
+                sums = self.sum_in(sums, row, self.left.lower(), [one.at, two.at]);
+                sums = self.sum_in(sums, row, self.left.at, [one.lower(), two.lower()]);
+            }
+            sums = self.sum_in(sums, row, self.left.at, [one.at, two.at]);
+            for r in 0..MR {
+                for j in 0..2 {
+                    _mm512_store_ps(to.add(r * stride + j * TILE), sums[r][j]);
+                }
+            }
+        }
+    }
+
+    /// Adds a product of `MR` rows from row `row` on to sums in registers.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn sum_in<const MR: usize>(
+        &self,
+        mut sums: [[__m512; 2]; MR],
+        row: usize,
+        left: *const Line,
+        right: [*mut Line; 2],
+    ) -> [[__m512; 2]; MR] {
+        // SAFETY: both are 512 bits.
+        let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
+        for step in 0..self.steps {
+            for word in 0..TILE {
+                // SAFETY: the caller's promise; a line is a register of sixteen words.
+                unsafe {
+                    let right = right.map(|at| at.add(step * self.right_stride + word));
+                    let right = right.map(|line| pairs(_mm512_load_si512(line.cast())));
+                    for r in 0..MR {
+                        let line = left.add(step * TILE + row + r).cast::<i32>();
+                        let x = pairs(_mm512_set1_epi32(*line.add(word)));
+                        for j in 0..2 {
+                            sums[r][j] = _mm512_dpbf16_ps(sums[r][j], x, right[j]);
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// The same on tiles.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    unsafe fn store_tiles<const THREE: bool>(&self, _: &Tiles, to: *mut Line, stride: usize) {
         let [one, two] = self.right;
         // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
         // them.
@@ -283,11 +387,11 @@ impl Product16 {
         }
     }
 
-    /// Adds a product to the sums.
+    /// Adds a product to the sums in tiles.
     ///
     /// # Safety
     ///
-    /// As for [`store`](Self::store).
+    /// As for [`store`](Self::store), and tiles are laid out.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
     unsafe fn sum(&self, left: *const Line, [one, two]: [*mut Line; 2]) {
