@@ -201,6 +201,8 @@ impl Unit {
 ///
 /// Both methods may only run on a CPU that has the unit, inside a function that enables it.
 trait Kernel {
+    /// Whether it is for int8, or for bf16.
+    const INT8: bool;
     /// The registers beside it.
     type Lanes: Lanes;
     /// The unit in working order, until it is dropped.
@@ -248,7 +250,7 @@ impl Sending<'_> {
     /// `to` holds the block's rows and columns, nothing else touches them meanwhile; as for
     /// [`Lanes`].
     #[inline(always)]
-    unsafe fn send<V: Lanes>(&self, r: usize) {
+    unsafe fn send<V: Lanes, const INT8: bool>(&self, r: usize) {
         const { assert!(WIDTH == Form::Bf16.depth()) };
         if r >= self.rows {
             return;
@@ -261,16 +263,16 @@ impl Sending<'_> {
                 Output::Rows { to, how } => {
                     let to = to.at.add(row * to.stride + first);
                     if n == WIDTH {
-                        return self.store::<V>(r, to, how);
+                        return self.store::<V, INT8>(r, to, how);
                     }
                     let mut numbers = [0.0; WIDTH];
                     numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
-                    self.store::<V>(r, numbers.as_mut_ptr(), how);
+                    self.store::<V, INT8>(r, numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
                 Output::Gelu(to) => {
                     let mut numbers = [0.0; WIDTH];
-                    self.store::<V>(r, numbers.as_mut_ptr(), How::Gelu);
+                    self.store::<V, INT8>(r, numbers.as_mut_ptr(), How::Gelu);
                     match n {
                         // Of a known length, so that it is no loop over numbers.
                         WIDTH => to.put(row, self.unit, &numbers),
@@ -287,11 +289,11 @@ impl Sending<'_> {
     ///
     /// As for [`send`](Self::send).
     #[inline(always)]
-    unsafe fn store<V: Lanes>(&self, r: usize, to: *mut f32, how: How) {
+    unsafe fn store<V: Lanes, const INT8: bool>(&self, r: usize, to: *mut f32, how: How) {
         for at in (0..WIDTH).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let (x, to) = (self.number::<V>(r, at), to.add(at));
+                let (x, to) = (self.number::<V, INT8>(r, at), to.add(at));
                 match how {
                     How::Set => x,
                     How::Add => V::load(to).add(x),
@@ -308,15 +310,15 @@ impl Sending<'_> {
     ///
     /// As for [`send`](Self::send).
     #[inline(always)]
-    unsafe fn number<V: Lanes>(&self, r: usize, at: usize) -> V {
+    unsafe fn number<V: Lanes, const INT8: bool>(&self, r: usize, at: usize) -> V {
         let (packed, column) = (self.packed, self.unit * WIDTH + at);
         let sums = &self.sums.0[r];
         // SAFETY: the caller's promise; bias, scales and sums are those of whole panels.
         unsafe {
             let bias = V::load(packed.bias.as_ptr().add(column));
-            match packed.form {
-                Form::Bf16 | Form::Bf16x3 => V::load(sums.as_ptr().add(at)).add(bias),
-                Form::Int8 => {
+            match INT8 {
+                false => V::load(sums.as_ptr().add(at)).add(bias),
+                true => {
                     let Scale { step, least } = *self.left.scales.add(self.row + r);
                     let scale = V::load(packed.scale.as_ptr().add(column));
                     let sum = V::load(packed.sum.as_ptr().add(column));
@@ -395,9 +397,11 @@ unsafe fn product<K: Kernel>(
     assert!(units.end <= packed.units(), "panels of this layer");
     assert!(left.steps == steps, "the layer's inputs");
     assert!(left.form == packed.form, "numbers of one form");
+    assert!(K::INT8 == (packed.form == Form::Int8), "the kernel's form");
     assert!(packed.low.is_empty() || !left.low.is_null(), "both parts");
     // While a block is multiplied, the one before it goes where it belongs.
-    let [mut sums, mut before] = [const { Tile([[0.0; WIDTH]; BLOCK]) }; 2];
+    let [sums, before] = &mut [const { Tile([[0.0; WIDTH]; BLOCK]) }; 2];
+    let (mut sums, mut before) = (sums, before);
     let mut done = (0, 0, 0);
     // SAFETY: the caller's promise; blocks start inside the left side, which is of whole blocks,
     // and panels inside the layer.
@@ -423,7 +427,7 @@ unsafe fn product<K: Kernel>(
                 let meanwhile = Sending {
                     packed,
                     left,
-                    sums: &before,
+                    sums: before,
                     to,
                     rows,
                     row: first,
@@ -431,11 +435,11 @@ unsafe fn product<K: Kernel>(
                 };
                 let whole = term(block.high, &packed.high);
                 match packed.form {
-                    Form::Bf16 | Form::Int8 => K::block(n, steps, &[whole], &mut sums, &meanwhile),
+                    Form::Bf16 | Form::Int8 => K::block(n, steps, &[whole], sums, &meanwhile),
                     Form::Bf16x3 => {
                         let small = term(block.low, &packed.high);
                         let terms = [small, term(block.high, &packed.low), whole];
-                        K::block(n, steps, &terms, &mut sums, &meanwhile);
+                        K::block(n, steps, &terms, sums, &meanwhile);
                     }
                 }
                 std::mem::swap(&mut sums, &mut before);
@@ -447,14 +451,17 @@ unsafe fn product<K: Kernel>(
         let sending = Sending {
             packed,
             left,
-            sums: &before,
+            sums: before,
             to,
             rows,
             row,
             unit,
         };
         for r in 0..rows {
-            sending.send::<K::Lanes>(r);
+            match K::INT8 {
+                true => sending.send::<K::Lanes, true>(r),
+                false => sending.send::<K::Lanes, false>(r),
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) trait Lanes: Copy {
     /// Loads integers, rounded to f32.
     unsafe fn load_i32(from: *const i32) -> Self;
     unsafe fn store(self, to: *mut f32);
+    /// Stores of each lane the lowest eight of its bits.
+    unsafe fn store_low_bytes(self, to: *mut u8);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;

@@ -18,6 +18,7 @@ use crate::cpu::lanes::x86::Avx512;
 struct Amx<const INT8: bool>;
 
 impl<const INT8: bool> Kernel for Amx<INT8> {
+    const INT8: bool = INT8;
     type Lanes = Avx512;
     type Ready = Tiles;
 
@@ -71,7 +72,7 @@ impl<const INT8: bool> Kernel for Amx<INT8> {
                 // The share of the rows that are due by now.
                 let due = (step + 1) * BLOCK / steps;
                 while row < due {
-                    meanwhile.send::<Avx512>(row);
+                    meanwhile.send::<Avx512, INT8>(row);
                     row += 1;
                 }
             }

@@ -85,6 +85,7 @@ unsafe fn tile<const INT8: bool, const MR: usize>(
 }
 
 impl<const INT8: bool> Kernel for Registers<INT8> {
+    const INT8: bool = INT8;
     type Lanes = Avx512;
     type Ready = ();
 
@@ -101,7 +102,7 @@ impl<const INT8: bool> Kernel for Registers<INT8> {
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<Avx512>(r) };
+            unsafe { meanwhile.send::<Avx512, INT8>(r) };
         }
         let mut row = 0;
         while row < rows {

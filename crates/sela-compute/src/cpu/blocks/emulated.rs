@@ -119,6 +119,7 @@ unsafe fn tile_int8([row, half]: [usize; 2], steps: usize, terms: &[Term], out: 
 }
 
 impl<V: Lanes, const NV: usize, const INT8: bool> Kernel for Emulated<V, NV, INT8> {
+    const INT8: bool = INT8;
     type Lanes = V;
     type Ready = ();
 
@@ -135,7 +136,7 @@ impl<V: Lanes, const NV: usize, const INT8: bool> Kernel for Emulated<V, NV, INT
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<V>(r) };
+            unsafe { meanwhile.send::<V, INT8>(r) };
         }
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {

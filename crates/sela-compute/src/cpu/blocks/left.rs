@@ -266,7 +266,6 @@ impl Left {
                 false => 0.0,
             };
             let (least, per_step) = (V::splat(scale.least), V::splat(per_step));
-            let mut codes = [0.0f32; DEPTH];
             for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
                 let mut padded = [scale.least; DEPTH];
                 let from = match numbers.len() {
@@ -276,14 +275,11 @@ impl Left {
                         padded.as_ptr()
                     }
                 };
+                let to = self.high.add(first + step * GROUP).cast::<u8>();
                 for at in (0..DEPTH).step_by(V::LANES) {
                     let above = V::load(from.add(at)).sub(least);
                     let code = above.mul(per_step).add(V::splat(INTEGER));
-                    code.store(codes.as_mut_ptr().add(at));
-                }
-                let to = &mut *self.high.add(first + step * GROUP).cast::<[u8; DEPTH]>();
-                for (to, code) in to.iter_mut().zip(&codes) {
-                    *to = code.to_bits() as u8;
+                    code.store_low_bytes(to.add(at));
                 }
             }
         }
@@ -297,21 +293,30 @@ impl Left {
 /// As for [`Lanes`].
 #[inline(always)]
 unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
-    let (whole, rest) = numbers.split_at(numbers.len() / V::LANES * V::LANES);
+    /// Registers a turn: chains that do not wait for each other.
+    const CHAINS: usize = 4;
+    let turn = CHAINS * V::LANES;
+    let (whole, rest) = numbers.split_at(numbers.len() / turn * turn);
     // SAFETY: the caller's promise; each load is of a whole register's numbers.
     unsafe {
-        let mut least = V::splat(f32::INFINITY);
-        let mut largest = V::splat(f32::NEG_INFINITY);
+        let mut least = [V::splat(f32::INFINITY); CHAINS];
+        let mut largest = [V::splat(f32::NEG_INFINITY); CHAINS];
         // Zero, or NaN after a number that is not finite, whatever the least and the largest then are.
-        let mut finite = V::splat(0.0);
-        for x in whole.chunks_exact(V::LANES) {
-            let x = V::load(x.as_ptr());
-            (least, largest) = (least.min(x), largest.max(x));
-            finite = x.mla(V::splat(0.0), finite);
+        let mut finite = [V::splat(0.0); CHAINS];
+        for numbers in whole.chunks_exact(turn) {
+            for i in 0..CHAINS {
+                let x = V::load(numbers.as_ptr().add(i * V::LANES));
+                least[i] = least[i].min(x);
+                largest[i] = largest[i].max(x);
+                finite[i] = x.mla(V::splat(0.0), finite[i]);
+            }
         }
-        let mut finite = finite.sum();
-        let mut least = -V::splat(0.0).sub(least).max_lane();
-        let mut largest = largest.max_lane();
+        let [a, b, c, d] = finite;
+        let mut finite = a.add(b).add(c.add(d)).sum();
+        let [a, b, c, d] = least;
+        let mut least = -V::splat(0.0).sub(a.min(b).min(c.min(d))).max_lane();
+        let [a, b, c, d] = largest;
+        let mut largest = a.max(b).max(c.max(d)).max_lane();
         for &x in rest {
             (least, largest) = (least.min(x), largest.max(x));
             finite += x * 0.0;

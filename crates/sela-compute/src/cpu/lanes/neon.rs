@@ -49,6 +49,16 @@ impl Lanes for Neon {
         unsafe { vst1q_f32(to, self.0) };
     }
     #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        // SAFETY: see above; of eight bytes the lower four are stored.
+        unsafe {
+            let words = vmovn_u32(vreinterpretq_u32_f32(self.0));
+            let bytes = vmovn_u16(vcombine_u16(words, words));
+            to.cast::<[u8; 4]>()
+                .write(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)).to_ne_bytes());
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { vaddq_f32(self.0, other.0) })

@@ -42,6 +42,13 @@ impl Lanes for Plain {
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
     }
     #[inline(always)]
+    unsafe fn store_low_bytes(self, to: *mut u8) {
+        // SAFETY: the caller promises four writable values.
+        let bytes = self.0.map(|x| x.to_bits() as u8);
+        // SAFETY: the caller promises four writable values.
+        unsafe { to.cast::<[u8; 4]>().write(bytes) };
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
