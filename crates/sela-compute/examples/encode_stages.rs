@@ -1,4 +1,4 @@
-//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|f32] [THREADS]`.
+//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|f32] [THREADS] [ISA]`.
 //!
 //! Runs forwards of the shape of all-MiniLM-L6-v2 (6 layers, hidden 384, 12 heads, inner 1536) with
 //! made-up weights over batches of texts of one length, with all passes and with some of them. A
@@ -144,7 +144,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(n) => n.parse()?,
         None => std::thread::available_parallelism()?.get(),
     };
-    let isa = Isa::available()[0];
+    let isa = args.next();
+    let isa = Isa::available()
+        .into_iter()
+        .find(|here| isa.as_ref().is_none_or(|asked| *asked == here.to_string()))
+        .ok_or("this CPU has no such instructions")?;
     let cpu = Inventory::probe_cpu().cpu;
     println!(
         "{arithmetic:?}, {isa}, units {:?} and {:?}, {threads} threads",

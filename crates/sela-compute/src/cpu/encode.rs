@@ -27,7 +27,7 @@ use crate::plan::Arithmetic;
 /// often; but their activations are to stay in the second level.
 const fn tile_tokens(arithmetic: Arithmetic) -> usize {
     match arithmetic {
-        Arithmetic::Bf16 | Arithmetic::Int8 => 256,
+        Arithmetic::Bf16 | Arithmetic::Int8 | Arithmetic::F32 => 256,
         _ => 128,
     }
 }
@@ -37,7 +37,7 @@ const fn tile_tokens(arithmetic: Arithmetic) -> usize {
 pub(super) const fn inner_rows(arithmetic: Arithmetic) -> usize {
     match arithmetic {
         Arithmetic::Bf16 => 256,
-        Arithmetic::Bf16x3 => 128,
+        Arithmetic::Bf16x3 | Arithmetic::F32 => 128,
         _ => 64,
     }
 }

@@ -13,9 +13,11 @@
 
 use super::lanes::Lanes;
 
-/// Rows of `k` that are worked off before the next panel: a panel's part (`K_BLOCK` x panel width
-/// x 4 bytes) stays in the first-level cache beside the rows of the left side.
-const K_BLOCK: usize = 256;
+/// Rows of `k` that are worked off before the next panel. A panel's part (`K_BLOCK` x panel width x 4
+/// bytes: 96 KiB for AVX-512) need not stay in the first-level cache: a row of it takes part in as many
+/// multiply-adds as a tile has rows, which the second level keeps up with. With parts of 256 rows, sums
+/// went to memory and back more often, and a single text's few rows took half as long again.
+const K_BLOCK: usize = 768;
 
 /// Weights of a linear layer, `inputs` x `outputs`, in panels of `width` columns: panel after
 /// panel, each `inputs` x `width` row-major, the last one filled up with zeros.
