@@ -242,6 +242,24 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    /// Sends all rows.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Self::send), and for [`Kernel`].
+    #[inline(always)]
+    unsafe fn send_all<K: Kernel>(&self) {
+        for r in 0..self.rows {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match K::INT8 {
+                    true => self.send::<K::Lanes, true>(r),
+                    false => self.send::<K::Lanes, false>(r),
+                }
+            }
+        }
+    }
+
     /// Sends a row on its way: adds the bias and stores it, or its GELU. Rows that there are not are
     /// left alone.
     ///
@@ -457,11 +475,6 @@ unsafe fn product<K: Kernel>(
             row,
             unit,
         };
-        for r in 0..rows {
-            match K::INT8 {
-                true => sending.send::<K::Lanes, true>(r),
-                false => sending.send::<K::Lanes, false>(r),
-            }
-        }
+        sending.send_all::<K>();
     }
 }
