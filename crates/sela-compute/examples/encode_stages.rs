@@ -148,7 +148,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let isa = Isa::available()
         .into_iter()
         .find(|here| isa.as_ref().is_none_or(|asked| *asked == here.to_string()))
-        .ok_or("this CPU has no such instructions")?;
+        .ok_or_else(|| format!("this CPU has no instructions `{}`", isa.unwrap_or_default()))?;
     let cpu = Inventory::probe_cpu().cpu;
     println!(
         "{arithmetic:?}, {isa}, units {:?} and {:?}, {threads} threads",

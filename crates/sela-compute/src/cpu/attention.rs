@@ -44,32 +44,21 @@ pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> 
 /// Numbers of bf16 in the row of a tile.
 const TILE_DEPTH: usize = 32;
 
-/// What multiplies in attention in bf16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    allow(dead_code, reason = "the units of x86")
-)]
-pub(crate) enum Bf16 {
-    /// The tiles of Intel's AMX.
-    Tiles,
-    /// AVX-512 BF16.
-    Registers,
-}
-
-/// What this CPU has for attention in bf16 beside products of bf16 or int8 by a unit; both round by
-/// AVX-512 BF16.
-pub(crate) fn bf16_beside(unit: Unit) -> Option<Bf16> {
+/// Whether attention is in bf16 beside products of bf16 or int8 by a unit: on tiles, or by AVX-512 BF16,
+/// which does the rounding for both.
+pub(crate) fn is_in_bf16(unit: Unit) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16") {
-        return match unit {
-            Unit::Amx => Product::Bf16.is_available().then_some(Bf16::Tiles),
-            Unit::Avx512 => Some(Bf16::Registers),
-            Unit::Emulated(_) => None,
+    return is_x86_feature_detected!("avx512bf16")
+        && match unit {
+            Unit::Amx => Product::Bf16.is_available(),
+            Unit::Avx512 => true,
+            Unit::Emulated(_) => false,
         };
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = unit;
+        false
     }
-    let _ = unit;
-    None
 }
 
 /// Whether heads of so many numbers fill the rows of tiles.

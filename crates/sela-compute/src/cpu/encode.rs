@@ -52,8 +52,8 @@ pub struct CpuEncode {
     pub(super) arithmetic: Arithmetic,
     /// What rounds and multiplies, where products are of blocks.
     pub(super) blocks: Option<(Unit, Form)>,
-    /// What attention is worked off by in bf16 too, where heads fit.
-    pub(super) attention: Option<attention::Bf16>,
+    /// Whether attention is in bf16 too, where heads fit.
+    pub(super) attention_in_bf16: bool,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -99,7 +99,7 @@ impl CpuEncode {
             kernels,
             isa,
             arithmetic,
-            attention: blocks.and_then(|(unit, _)| attention::bf16_beside(unit)),
+            attention_in_bf16: blocks.is_some_and(|(unit, _)| attention::is_in_bf16(unit)),
             blocks,
             pool,
             scratch: Mutex::default(),
@@ -116,11 +116,11 @@ impl CpuEncode {
         self.form().is_some_and(Form::rounds_whole_rows)
     }
 
-    /// The form of the numbers and what multiplies, where attention in heads of so many numbers is
-    /// worked off in bf16.
-    pub(super) fn attention_in_bf16(&self, dim: usize) -> Option<(Form, attention::Bf16)> {
-        let by = self.attention.filter(|_| attention::fits_tiles(dim))?;
-        Some((self.form()?, by))
+    /// What multiplies and the form of the numbers, where attention in heads of so many numbers is
+    /// in bf16.
+    pub(super) fn attention_in_bf16(&self, dim: usize) -> Option<(Unit, Form)> {
+        self.blocks
+            .filter(|_| self.attention_in_bf16 && attention::fits_tiles(dim))
     }
 
     /// The arithmetic of its products.
@@ -395,7 +395,7 @@ impl Scratch {
                     if in_bf16.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
                     }
-                    if let Some((form, _)) = in_bf16 {
+                    if let Some((_, form)) = in_bf16 {
                         let each = attention::bf16_lines(longest, dim, form);
                         let each = each.max(self.attention_lines_each);
                         self.attention_lines_each = each;

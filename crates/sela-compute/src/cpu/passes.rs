@@ -5,12 +5,10 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
-use super::attention::Bf16;
-#[cfg(target_arch = "x86_64")]
 use super::attention::bf16::{self, attention as attention_in_bf16};
 use super::attention::{Dense, Head};
 #[cfg(target_arch = "x86_64")]
-use super::blocks::{Form, Line};
+use super::blocks::{Form, Line, Unit};
 use super::blocks::{Job, Left};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
@@ -173,12 +171,12 @@ impl CpuForward<'_> {
             let in_bf16 = self.backend.attention_in_bf16(dim);
             match in_bf16 {
                 #[cfg(target_arch = "x86_64")]
-                Some((Form::Bf16 | Form::Int8, by)) => {
-                    self.run_heads_in_bf16::<false>(member, weights, tile, at, by);
+                Some((unit, Form::Bf16 | Form::Int8)) => {
+                    self.run_heads_in_bf16::<false>(member, weights, tile, at, unit);
                 }
                 #[cfg(target_arch = "x86_64")]
-                Some((Form::Bf16x3, by)) => {
-                    self.run_heads_in_bf16::<true>(member, weights, tile, at, by);
+                Some((unit, Form::Bf16x3)) => {
+                    self.run_heads_in_bf16::<true>(member, weights, tile, at, unit);
                 }
                 _ => self.run_heads(member, weights, tile, at),
             }
@@ -281,7 +279,7 @@ impl CpuForward<'_> {
         weights: &CpuAttention,
         tile: &Range<usize>,
         at: Layout,
-        by: Bf16,
+        unit: Unit,
     ) {
         let hidden = self.hidden;
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
@@ -290,10 +288,7 @@ impl CpuForward<'_> {
         // side, which nobody reads any more, its columns inside the context rows of the tile.
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
-            let tiles = match by {
-                Bf16::Tiles => Some(Tiles::lay_out()),
-                Bf16::Registers => None,
-            };
+            let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
             for (head, row, number) in self.heads(member, weights, tile, at) {
                 let to = match whole_rows {
                     true => bf16::To::Rows(Rows {

@@ -377,6 +377,7 @@ mod tests {
             let busy = pool.take().unwrap();
             let waits = scope.spawn(|| sizes(&pool, Width::AllButOne));
             while pool.waiting.load(Ordering::Relaxed) == 0 {
+                assert!(!waits.is_finished(), "it has not waited");
                 thread::yield_now();
             }
             assert_eq!(sizes(&pool, Width::All), [1], "it is busy");

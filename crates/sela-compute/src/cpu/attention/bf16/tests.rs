@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // It says what this CPU lacks.
 
 use super::*;
-use crate::cpu::attention::{Bf16, bf16_beside};
+use crate::cpu::attention::is_in_bf16;
 use crate::cpu::blocks::{Form, Room, Unit};
 
 /// Numbers in -2..2.
@@ -15,16 +15,20 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
 }
 
 /// What this CPU has.
-fn all() -> Vec<Bf16> {
-    let all = [Unit::Amx, Unit::Avx512].map(|unit| (unit, bf16_beside(unit)));
-    for (unit, _) in all.iter().filter(|(_, by)| by.is_none()) {
-        println!("skipped: this CPU has no attention in bf16 by {unit:?}");
-    }
-    all.into_iter().filter_map(|(_, by)| by).collect()
+fn all() -> Vec<Unit> {
+    let mut all = vec![Unit::Amx, Unit::Avx512];
+    all.retain(|unit| {
+        let has = is_in_bf16(*unit);
+        if !has {
+            println!("skipped: this CPU has no attention in bf16 by {unit:?}");
+        }
+        has
+    });
+    all
 }
 
 /// Two heads of a sequence that begins in the third row, as numbers.
-fn attend<const THREE: bool>(by: Bf16, projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
+fn attend<const THREE: bool>(unit: Unit, projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
     const BEFORE: usize = 3;
     let (heads, stride) = (2, 6 * dim);
     let form = if THREE { Form::Bf16x3 } else { Form::Bf16 };
@@ -34,9 +38,9 @@ fn attend<const THREE: bool>(by: Bf16, projected: &[f32], len: usize, dim: usize
     // What an earlier call left there must not matter.
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
     let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
-    // SAFETY: the caller has found `by` on this CPU; all rows and lines are there.
+    // SAFETY: the caller has found the unit on this CPU; all rows and lines are there.
     unsafe {
-        let tiles = (by == Bf16::Tiles).then(|| Tiles::lay_out());
+        let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
         for head in 0..heads {
             let query = projected.as_ptr().add(head * dim);
             let to = To::Lines {
