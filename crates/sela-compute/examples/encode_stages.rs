@@ -1,4 +1,4 @@
-//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|f32] [THREADS] [ISA]`.
+//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|int16|f32] [THREADS] [ISA]`.
 //!
 //! Runs forwards of the shape of all-MiniLM-L6-v2 (6 layers, hidden 384, 12 heads, inner 1536) with
 //! made-up weights over batches of texts of one length, with all passes and with some of them. A
@@ -137,6 +137,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None | Some("bf16") => Arithmetic::Bf16,
         Some("bf16x3") => Arithmetic::Bf16x3,
         Some("int8") => Arithmetic::Int8,
+        Some("int16") => Arithmetic::Int16,
         Some("f32") => Arithmetic::F32,
         Some(other) => return Err(format!("there is no arithmetic `{other}`").into()),
     };

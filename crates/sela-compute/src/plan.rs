@@ -135,6 +135,9 @@ pub enum Arithmetic {
     Bf16,
     /// f16 products with f32 sums, activations kept in f16.
     F16,
+    /// int16 products with i32 sums, each row of activations and each output's weights with a scale of
+    /// its own: some 14 and 11 bits; attention in f32.
+    Int16,
     /// int8 products with i32 sums, each row of activations and each output's weights with a scale of
     /// its own; attention in bf16 or f32.
     Int8,
@@ -147,6 +150,7 @@ impl fmt::Display for Arithmetic {
             Self::Bf16x3 => "bf16x3",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int16 => "int16",
             Self::Int8 => "int8",
         })
     }
@@ -241,8 +245,12 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
     };
     // The units are fed by AVX-512.
     let fed = isas[0] == Isa::Avx512;
-    let units = (cpu.bf16.filter(|_| fed), cpu.int8.filter(|_| fed));
-    let arithmetics = arithmetics(units, options, &mut reasons);
+    let units = Units {
+        bf16: cpu.bf16.filter(|_| fed),
+        bf16_outpaces_f32: cpu.bf16_outpaces_f32,
+        int8: cpu.int8.filter(|_| fed),
+    };
+    let arithmetics = arithmetics(&units, options, &mut reasons);
     Ok(Plan {
         tier: gpu.as_ref().map_or(Tier::Cpu, |gpu| gpu.tier),
         gpu,
@@ -277,7 +285,7 @@ fn choose_gpu(
     // An instruction set and some arithmetics are the CPU's alone.
     let of_cpu = matches!(
         options.arithmetic,
-        Some(Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8)
+        Some(Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 | Arithmetic::Int16)
     );
     let cpu_only = (options.isa.is_some() || of_cpu) && !options.device.insists();
     let chosen = match options.device {
@@ -336,7 +344,7 @@ fn gpu_arithmetics(
     let has = |arithmetic| match arithmetic {
         Arithmetic::F16 => gpu.f16,
         Arithmetic::F32 => true,
-        Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 => false,
+        Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 | Arithmetic::Int16 => false,
     };
     if let Some(arithmetic) = options.arithmetic {
         return match has(arithmetic) {
@@ -360,11 +368,42 @@ fn gpu_arithmetics(
     })
 }
 
-fn arithmetics(
-    (unit, int8): (Option<Bf16Unit>, Option<Int8Unit>),
-    options: &PlanOptions,
-    reasons: &mut Vec<String>,
-) -> Vec<Arithmetic> {
+/// What multiplies on the CPU besides f32 registers.
+struct Units {
+    bf16: Option<Bf16Unit>,
+    bf16_outpaces_f32: bool,
+    int8: Option<Int8Unit>,
+}
+
+impl Units {
+    /// What is fastest and keeps to the promise of [`Precision::Auto`]; none if that is f32.
+    fn auto(&self) -> Option<Arithmetic> {
+        match (self.bf16, self.int8) {
+            (Some(_), _) if self.bf16_outpaces_f32 => Some(Arithmetic::Bf16),
+            // Twice the rate of f32 wherever there is VNNI.
+            (_, Some(Int8Unit::Avx512Vnni)) => Some(Arithmetic::Int16),
+            _ => None,
+        }
+    }
+
+    /// Why it is that.
+    fn why(&self) -> String {
+        match (self.auto(), self.bf16) {
+            (Some(Arithmetic::Bf16), Some(unit)) => format!("auto is bf16 by {unit}"),
+            (Some(arithmetic), Some(slow)) => format!(
+                "auto is {arithmetic} by {}: {slow} is slower than f32 here",
+                Int8Unit::Avx512Vnni
+            ),
+            (Some(arithmetic), None) => {
+                format!("auto is {arithmetic} by {}", Int8Unit::Avx512Vnni)
+            }
+            (None, Some(slow)) => format!("auto is f32: {slow} is slower here"),
+            (None, None) => "auto is f32: there is no bf16 unit to use".into(),
+        }
+    }
+}
+
+fn arithmetics(units: &Units, options: &PlanOptions, reasons: &mut Vec<String>) -> Vec<Arithmetic> {
     match options.arithmetic {
         // The GPU's; should it fail, the CPU does as it does best.
         None | Some(Arithmetic::F16) => {}
@@ -373,23 +412,23 @@ fn arithmetics(
             return vec![arithmetic];
         }
     }
-    let f32_grade = match unit {
+    let f32_grade = match units.bf16 {
         Some(unit) if unit.is_matrix() => {
             reasons.push(format!("f32 is computed as three bf16 products by {unit}"));
             vec![Arithmetic::Bf16x3, Arithmetic::F32]
         }
         _ => vec![Arithmetic::F32],
     };
-    match (options.precision, unit) {
+    let auto = units.auto().into_iter();
+    match (options.precision, units.bf16) {
         // What keeps more comes next, should int8 be vetoed.
         (Precision::Int8, _) => {
-            let first = int8.map(|_| Arithmetic::Int8);
-            reasons.push(match int8 {
+            let first = units.int8.map(|_| Arithmetic::Int8);
+            reasons.push(match units.int8 {
                 Some(unit) => format!("int8 by {unit}"),
                 None => "not int8: there is no unit for it to use".to_owned(),
             });
-            let bf16 = unit.map(|_| Arithmetic::Bf16);
-            first.into_iter().chain(bf16).chain(f32_grade).collect()
+            first.into_iter().chain(auto).chain(f32_grade).collect()
         }
         (Precision::F32, _) => f32_grade,
         (Precision::Bf16, None) => {
@@ -398,16 +437,16 @@ fn arithmetics(
             vec![Arithmetic::Bf16]
         }
         (Precision::Bf16, Some(unit)) => {
-            reasons.push(format!("bf16 by {unit}"));
+            let slow = match units.bf16_outpaces_f32 {
+                true => "",
+                false => ", which is slower than f32 here",
+            };
+            reasons.push(format!("bf16 by {unit}{slow}"));
             vec![Arithmetic::Bf16]
         }
-        (Precision::Auto, Some(unit)) => {
-            reasons.push(format!("auto is bf16 by {unit}"));
-            [vec![Arithmetic::Bf16], f32_grade].concat()
-        }
-        (Precision::Auto, None) => {
-            reasons.push("auto is f32: there is no bf16 unit to use".into());
-            f32_grade
+        (Precision::Auto, _) => {
+            reasons.push(units.why());
+            auto.chain(f32_grade).collect()
         }
     }
 }
@@ -424,6 +463,7 @@ mod tests {
             threads: 8,
             isas: isas.to_vec(),
             bf16,
+            bf16_outpaces_f32: bf16.is_some(),
             int8: None,
             memory_bytes: None,
         };
@@ -463,12 +503,102 @@ mod tests {
     }
 
     #[test]
+    fn auto_is_int16_where_bf16_is_missing_or_slow_and_vnni_is_there() {
+        use Arithmetic::{Bf16, Bf16x3, F32, Int8, Int16};
+        let (amx, bf16) = (Some(Bf16Unit::Amx), Some(Bf16Unit::Avx512Bf16));
+        let (amx_int8, vnni) = (Some(Int8Unit::Amx), Some(Int8Unit::Avx512Vnni));
+        let cases: [(_, bool, _, Precision, &[Arithmetic], &str); 9] = [
+            (
+                None,
+                false,
+                vnni,
+                Precision::Auto,
+                &[Int16, F32],
+                "int16 by avx512-vnni",
+            ),
+            (
+                bf16,
+                false,
+                vnni,
+                Precision::Auto,
+                &[Int16, F32],
+                "avx512-bf16 is slower than f32",
+            ),
+            (
+                bf16,
+                true,
+                vnni,
+                Precision::Auto,
+                &[Bf16, F32],
+                "bf16 by avx512-bf16",
+            ),
+            (
+                bf16,
+                false,
+                None,
+                Precision::Auto,
+                &[F32],
+                "avx512-bf16 is slower",
+            ),
+            (
+                amx,
+                true,
+                amx_int8,
+                Precision::Auto,
+                &[Bf16, Bf16x3, F32],
+                "bf16 by amx-bf16",
+            ),
+            (
+                bf16,
+                false,
+                vnni,
+                Precision::Bf16,
+                &[Bf16],
+                "slower than f32 here",
+            ),
+            (bf16, false, vnni, Precision::F32, &[F32], "avx512"),
+            (
+                bf16,
+                false,
+                vnni,
+                Precision::Int8,
+                &[Int8, Int16, F32],
+                "int8 by avx512-vnni",
+            ),
+            (
+                None,
+                false,
+                vnni,
+                Precision::Int8,
+                &[Int8, Int16, F32],
+                "int8 by avx512-vnni",
+            ),
+        ];
+        for (bf16, outpaces, int8, precision, expected, why) in cases {
+            let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
+            inventory.cpu.bf16_outpaces_f32 = outpaces;
+            inventory.cpu.int8 = int8;
+            let options = PlanOptions {
+                precision,
+                ..PlanOptions::default()
+            };
+            let plan = plan(&inventory, &options).unwrap();
+            assert_eq!(
+                plan.arithmetics, expected,
+                "{bf16:?} {int8:?} {precision:?}"
+            );
+            let told = plan.reasons.iter().any(|reason| reason.contains(why));
+            assert!(told, "{why}: {:?}", plan.reasons);
+        }
+    }
+
+    #[test]
     fn int8_is_done_where_there_is_a_unit_for_it_and_more_is_kept_elsewhere() {
-        use Arithmetic::{Bf16, F32, Int8};
+        use Arithmetic::{Bf16, F32, Int8, Int16};
         let (vnni, bf16) = (Some(Int8Unit::Avx512Vnni), Some(Bf16Unit::Avx512Bf16));
         let cases: [(_, _, _, &[Arithmetic]); 5] = [
             (vnni, bf16, Isa::Avx512, &[Int8, Bf16, F32]),
-            (vnni, None, Isa::Avx512, &[Int8, F32]),
+            (vnni, None, Isa::Avx512, &[Int8, Int16, F32]),
             (None, bf16, Isa::Avx512, &[Bf16, F32]),
             (None, None, Isa::Avx512, &[F32]),
             // Units are fed by AVX-512.

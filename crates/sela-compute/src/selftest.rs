@@ -276,7 +276,7 @@ fn tolerance(arithmetic: Arithmetic) -> f32 {
     match arithmetic {
         Arithmetic::F32 => 2e-6,
         Arithmetic::Bf16x3 => 2e-5,
-        Arithmetic::Bf16 | Arithmetic::F16 => 1e-2,
+        Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Int16 => 1e-2,
         Arithmetic::Int8 => 1.5e-2,
     }
 }

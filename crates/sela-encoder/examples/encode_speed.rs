@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => (Dtype::F32, None),
         Some("f32") => (Dtype::F32, Some(Arithmetic::F32)),
         Some("bf16x3") => (Dtype::F32, Some(Arithmetic::Bf16x3)),
+        Some("int16") => (Dtype::Auto, Some(Arithmetic::Int16)),
         Some("int8") => (Dtype::Int8, Some(Arithmetic::Int8)),
         Some("bf16") => (Dtype::Bf16, Some(Arithmetic::Bf16)),
         Some(other) => return Err(format!("there is no arithmetic `{other}`").into()),

@@ -197,6 +197,7 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
             Arithmetic::F32,
             Arithmetic::Bf16x3,
             Arithmetic::Bf16,
+            Arithmetic::Int16,
             Arithmetic::Int8,
         ] {
             tests.push(Test::run(

@@ -9,6 +9,7 @@ use super::blocks::{Form, Unit};
 use super::gemm::{Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
+use super::rates;
 
 /// Zeros for products that start from nothing; as wide as the widest panel.
 static ZEROS: [f32; 64] = [0.0; 64];
@@ -44,9 +45,14 @@ pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> 
 /// Numbers of bf16 in the row of a tile.
 const TILE_DEPTH: usize = 32;
 
-/// Whether attention is in bf16 beside products of bf16 or int8 by a unit: on tiles, or by AVX-512 BF16,
-/// which does the rounding for both.
+/// Whether attention is in bf16 beside products of codes or bf16 by a unit: on tiles, or by AVX-512 BF16
+/// where that is faster than f32.
 pub(crate) fn is_in_bf16(unit: Unit) -> bool {
+    has_bf16(unit) && (unit == Unit::Amx || rates::bf16_outpaces_f32())
+}
+
+/// Whether it could be: AVX-512 BF16 does the rounding for tiles too.
+pub(crate) fn has_bf16(unit: Unit) -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512bf16")
         && match unit {

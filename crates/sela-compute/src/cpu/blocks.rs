@@ -1,5 +1,5 @@
-//! Matrix products of bf16 with f32 sums and of int8 with i32 sums: on AMX tiles, by AVX-512 BF16 and
-//! VNNI, or emulated.
+//! Matrix products of bf16 with f32 sums and of int8 and int16 with i32 sums: on AMX tiles, by AVX-512
+//! BF16 and VNNI, or emulated.
 //!
 //! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two (or, of
 //! int8, four) neighbouring inputs of sixteen outputs side by side. The left side is rounded once, by
@@ -10,6 +10,11 @@
 //! Numbers of int8 are codes: `x = least + step q` in a row of the left side, `w = scale v` of an
 //! output. Their product is `step scale sum(q v) + least scale sum(v)`, in which the first sum is
 //! exact and the last one known beforehand.
+//!
+//! Numbers of int16 are codes too, but around zero: `x = step q`. Both sides share the 31 bits of a sum:
+//! a row's codes go up to 2^14, and an output's weights have as many as no row of the left side can
+//! make overflow over a chunk of 384 inputs. A chunk's sum is exact and then added in f32. That leaves
+//! weights some eleven bits, which rounds no worse than bf16 does.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -17,6 +22,7 @@ mod amx;
 mod avx512;
 mod emulated;
 mod left;
+mod number;
 mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -25,6 +31,7 @@ use std::ops::Range;
 
 use left::{BLOCK, GROUP, Scale, first_line};
 pub(crate) use left::{Form, Left, Line, Room};
+use number::Number;
 pub(crate) use packed::Packed;
 use packed::{STEP_LINES, TILE_LINES};
 
@@ -64,7 +71,7 @@ struct Term {
 pub(crate) enum Unit {
     /// The tiles of Intel's AMX.
     Amx,
-    /// AVX-512 BF16, or VNNI for int8.
+    /// AVX-512 BF16, or VNNI for int8 and int16.
     Avx512,
     /// The registers of an instruction set.
     Emulated(Isa),
@@ -91,11 +98,15 @@ fn units(form: Form) -> Vec<Unit> {
     #[cfg(target_arch = "x86_64")]
     {
         let tiles = match form {
-            Form::Bf16 | Form::Bf16x3 => super::amx::Product::Bf16,
-            Form::Int8 => super::amx::Product::Int8,
+            Form::Bf16 | Form::Bf16x3 => Some(super::amx::Product::Bf16),
+            Form::Int8 => Some(super::amx::Product::Int8),
+            Form::Int16 => None,
         };
         let all = [
-            (Unit::Amx, tiles.is_available()),
+            (
+                Unit::Amx,
+                tiles.is_some_and(super::amx::Product::is_available),
+            ),
             (Unit::Avx512, avx512::is_available(form)),
         ];
         let found = all.into_iter().filter(|(_, available)| *available);
@@ -168,11 +179,15 @@ impl Unit {
     pub(crate) unsafe fn run(self, job: &Job<'_>) {
         let run = match (self, job.form()) {
             #[cfg(target_arch = "x86_64")]
-            (Self::Amx, _) => amx::run,
+            (Self::Amx, Form::Int8) => amx::run_int8,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Amx, _) => amx::run_bf16,
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512, Form::Bf16 | Form::Bf16x3) => avx512::run_bf16,
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512, Form::Int8) => avx512::run_int8,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx512, Form::Int16) => avx512::run_int16,
             #[cfg(target_arch = "x86_64")]
             (Self::Emulated(Isa::Avx512), _) => emulated::run_avx512,
             #[cfg(target_arch = "x86_64")]
@@ -201,8 +216,8 @@ impl Unit {
 ///
 /// Both methods may only run on a CPU that has the unit, inside a function that enables it.
 trait Kernel {
-    /// Whether it is for int8, or for bf16.
-    const INT8: bool;
+    /// What it multiplies.
+    type Number: Number;
     /// The registers beside it.
     type Lanes: Lanes;
     /// The unit in working order, until it is dropped.
@@ -251,12 +266,7 @@ impl Sending<'_> {
     unsafe fn send_all<K: Kernel>(&self) {
         for r in 0..self.rows {
             // SAFETY: the caller's promise.
-            unsafe {
-                match K::INT8 {
-                    true => self.send::<K::Lanes, true>(r),
-                    false => self.send::<K::Lanes, false>(r),
-                }
-            }
+            unsafe { self.send::<K::Lanes, K::Number>(r) };
         }
     }
 
@@ -268,7 +278,7 @@ impl Sending<'_> {
     /// `to` holds the block's rows and columns, nothing else touches them meanwhile; as for
     /// [`Lanes`].
     #[inline(always)]
-    unsafe fn send<V: Lanes, const INT8: bool>(&self, r: usize) {
+    unsafe fn send<V: Lanes, N: Number>(&self, r: usize) {
         const { assert!(WIDTH == Form::Bf16.depth()) };
         if r >= self.rows {
             return;
@@ -281,16 +291,16 @@ impl Sending<'_> {
                 Output::Rows { to, how } => {
                     let to = to.at.add(row * to.stride + first);
                     if n == WIDTH {
-                        return self.store::<V, INT8>(r, to, how);
+                        return self.store::<V, N>(r, to, how);
                     }
                     let mut numbers = [0.0; WIDTH];
                     numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
-                    self.store::<V, INT8>(r, numbers.as_mut_ptr(), how);
+                    self.store::<V, N>(r, numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
                 Output::Gelu(to) => {
                     let mut numbers = [0.0; WIDTH];
-                    self.store::<V, INT8>(r, numbers.as_mut_ptr(), How::Gelu);
+                    self.store::<V, N>(r, numbers.as_mut_ptr(), How::Gelu);
                     match n {
                         // Of a known length, so that it is no loop over numbers.
                         WIDTH => to.put(row, self.unit, &numbers),
@@ -307,43 +317,17 @@ impl Sending<'_> {
     ///
     /// As for [`send`](Self::send).
     #[inline(always)]
-    unsafe fn store<V: Lanes, const INT8: bool>(&self, r: usize, to: *mut f32, how: How) {
+    unsafe fn store<V: Lanes, N: Number>(&self, r: usize, to: *mut f32, how: How) {
         for at in (0..WIDTH).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let (x, to) = (self.number::<V, INT8>(r, at), to.add(at));
+                let (x, to) = (N::value::<V>(self, r, at), to.add(at));
                 match how {
                     How::Set => x,
                     How::Add => V::load(to).add(x),
                     How::Gelu => self.gelu(x),
                 }
                 .store(to);
-            }
-        }
-    }
-
-    /// A register's numbers of a row from column `at` of the panel on: sums and bias.
-    ///
-    /// # Safety
-    ///
-    /// As for [`send`](Self::send).
-    #[inline(always)]
-    unsafe fn number<V: Lanes, const INT8: bool>(&self, r: usize, at: usize) -> V {
-        let (packed, column) = (self.packed, self.unit * WIDTH + at);
-        let sums = &self.sums.0[r];
-        // SAFETY: the caller's promise; bias, scales and sums are those of whole panels.
-        unsafe {
-            let bias = V::load(packed.bias.as_ptr().add(column));
-            match INT8 {
-                false => V::load(sums.as_ptr().add(at)).add(bias),
-                true => {
-                    let Scale { step, least } = *self.left.scales.add(self.row + r);
-                    let scale = V::load(packed.scale.as_ptr().add(column));
-                    let sum = V::load(packed.sum.as_ptr().add(column));
-                    let products = V::load_i32(sums.as_ptr().add(at).cast());
-                    let least = sum.mla(V::splat(least), bias);
-                    products.mla(scale.mul(V::splat(step)), least)
-                }
             }
         }
     }
@@ -358,7 +342,7 @@ impl Sending<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.packed.form {
-                Form::Bf16 | Form::Int8 => math::gelu_coarse(x),
+                Form::Bf16 | Form::Int8 | Form::Int16 => math::gelu_coarse(x),
                 Form::Bf16x3 => math::gelu(x),
             }
         }
@@ -415,7 +399,7 @@ unsafe fn product<K: Kernel>(
     assert!(units.end <= packed.units(), "panels of this layer");
     assert!(left.steps == steps, "the layer's inputs");
     assert!(left.form == packed.form, "numbers of one form");
-    assert!(K::INT8 == (packed.form == Form::Int8), "the kernel's form");
+    assert!(K::Number::is_of(packed.form), "the kernel's numbers");
     assert!(packed.low.is_empty() || !left.low.is_null(), "both parts");
     // While a block is multiplied, the one before it goes where it belongs.
     let [sums, before] = &mut [const { Tile([[0.0; WIDTH]; BLOCK]) }; 2];
@@ -453,7 +437,9 @@ unsafe fn product<K: Kernel>(
                 };
                 let whole = term(block.high, &packed.high);
                 match packed.form {
-                    Form::Bf16 | Form::Int8 => K::block(n, steps, &[whole], sums, &meanwhile),
+                    Form::Bf16 | Form::Int8 | Form::Int16 => {
+                        K::block(n, steps, &[whole], sums, &meanwhile);
+                    }
                     Form::Bf16x3 => {
                         let small = term(block.low, &packed.high);
                         let terms = [small, term(block.high, &packed.low), whole];

@@ -27,7 +27,7 @@ use crate::plan::Arithmetic;
 /// often; but their activations are to stay in the second level.
 const fn tile_tokens(arithmetic: Arithmetic) -> usize {
     match arithmetic {
-        Arithmetic::Bf16 | Arithmetic::Int8 | Arithmetic::F32 => 256,
+        Arithmetic::Bf16 | Arithmetic::Int8 | Arithmetic::Int16 | Arithmetic::F32 => 256,
         _ => 128,
     }
 }

@@ -30,6 +30,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// Stores of each lane the lowest eight of its bits.
     unsafe fn store_low_bytes(self, to: *mut u8);
+    /// Stores of each lane the lowest sixteen of its bits.
+    unsafe fn store_low_words(self, to: *mut u16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;

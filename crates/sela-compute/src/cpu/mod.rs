@@ -12,5 +12,6 @@ mod linear;
 mod math;
 mod passes;
 pub(crate) mod pool;
+pub(crate) mod rates;
 pub(crate) mod scan;
 pub(crate) mod weights;

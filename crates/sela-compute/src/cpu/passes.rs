@@ -171,7 +171,7 @@ impl CpuForward<'_> {
             let in_bf16 = self.backend.attention_in_bf16(dim);
             match in_bf16 {
                 #[cfg(target_arch = "x86_64")]
-                Some((unit, Form::Bf16 | Form::Int8)) => {
+                Some((unit, Form::Bf16 | Form::Int8 | Form::Int16)) => {
                     self.run_heads_in_bf16::<false>(member, weights, tile, at, unit);
                 }
                 #[cfg(target_arch = "x86_64")]
@@ -251,7 +251,10 @@ impl CpuForward<'_> {
         at: Layout,
     ) {
         let hidden = self.hidden;
-        let coarse = matches!(self.backend.arithmetic, Arithmetic::Bf16 | Arithmetic::Int8);
+        let coarse = matches!(
+            self.backend.arithmetic,
+            Arithmetic::Bf16 | Arithmetic::Int8 | Arithmetic::Int16
+        );
         // SAFETY: the caller's promise; the head's columns lie inside the context rows of the tile.
         unsafe {
             let scratch = at.attention.at(member.index * at.attention_each);

@@ -74,7 +74,9 @@ impl Variant {
         let f16 = match arithmetic {
             Arithmetic::F16 => gpu.f16,
             Arithmetic::F32 => true,
-            Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 => return false,
+            Arithmetic::Bf16 | Arithmetic::Bf16x3 | Arithmetic::Int8 | Arithmetic::Int16 => {
+                return false;
+            }
         };
         let room = gpu.workgroup_bytes >= 32 << 10 && gpu.workgroup_threads >= 128;
         let (least, most) = gpu.subgroup.unwrap_or((0, 0));

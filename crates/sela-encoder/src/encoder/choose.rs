@@ -282,7 +282,7 @@ impl Walk<'_> {
 fn reduced(arithmetic: Arithmetic) -> bool {
     matches!(
         arithmetic,
-        Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Int8
+        Arithmetic::Bf16 | Arithmetic::F16 | Arithmetic::Int8 | Arithmetic::Int16
     )
 }
 

@@ -76,7 +76,7 @@ struct Parts {
 impl Parts {
     fn of(len: usize, dim: usize, form: Form) -> Self {
         let copies = match form {
-            Form::Bf16 | Form::Int8 => 1,
+            Form::Bf16 | Form::Int8 | Form::Int16 => 1,
             Form::Bf16x3 => 2,
         };
         let padded = len.next_multiple_of(DEPTH);

@@ -6,19 +6,33 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::marker::PhantomData;
 
+use super::number::{Bf16, Int8, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH,
-    run as run_kernel,
+    BLOCK, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH, run as run_kernel,
 };
 use crate::cpu::amx::Tiles;
 use crate::cpu::lanes::x86::Avx512;
 
-/// Of int8 or of bf16.
-struct Amx<const INT8: bool>;
+/// For a kind of numbers.
+struct Amx<N>(PhantomData<N>);
 
-impl<const INT8: bool> Kernel for Amx<INT8> {
-    const INT8: bool = INT8;
+/// What tiles multiply.
+trait Tiled: Number {
+    const INT8: bool;
+}
+
+impl Tiled for Bf16 {
+    const INT8: bool = false;
+}
+
+impl Tiled for Int8 {
+    const INT8: bool = true;
+}
+
+impl<N: Tiled> Kernel for Amx<N> {
+    type Number = N;
     type Lanes = Avx512;
     type Ready = Tiles;
 
@@ -52,8 +66,8 @@ impl<const INT8: bool> Kernel for Amx<INT8> {
                         bring(rows, step, &term);
                         let [upper, lower, panel] = tiles_of(&term, steps, step);
                         match rows > GROUP {
-                            true => whole_step::<INT8>(upper, lower, panel),
-                            false => half_step::<INT8>(upper, panel),
+                            true => whole_step::<N>(upper, lower, panel),
+                            false => half_step::<N>(upper, panel),
                         }
                     }
                     [small, other, _] => {
@@ -72,7 +86,7 @@ impl<const INT8: bool> Kernel for Amx<INT8> {
                 // The share of the rows that are due by now.
                 let due = (step + 1) * BLOCK / steps;
                 while row < due {
-                    meanwhile.send::<Avx512, INT8>(row);
+                    meanwhile.send::<Avx512, N>(row);
                     row += 1;
                 }
             }
@@ -155,7 +169,7 @@ unsafe fn zero() {
 ///
 /// 16 lines each can be read, 32 of the panel.
 #[inline(always)]
-unsafe fn whole_step<const INT8: bool>(upper: *const Line, lower: *const Line, panel: *const Line) {
+unsafe fn whole_step<N: Tiled>(upper: *const Line, lower: *const Line, panel: *const Line) {
     macro_rules! step {
         ($product:literal) => {
             asm!(
@@ -177,7 +191,7 @@ unsafe fn whole_step<const INT8: bool>(upper: *const Line, lower: *const Line, p
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match INT8 {
+        match N::INT8 {
             // Codes of the left side are unsigned, those of weights signed.
             true => step!("tdpbusd"),
             false => step!("tdpbf16ps"),
@@ -193,7 +207,7 @@ unsafe fn whole_step<const INT8: bool>(upper: *const Line, lower: *const Line, p
 ///
 /// 16 lines can be read, 32 of the panel.
 #[inline(always)]
-unsafe fn half_step<const INT8: bool>(upper: *const Line, panel: *const Line) {
+unsafe fn half_step<N: Tiled>(upper: *const Line, panel: *const Line) {
     macro_rules! step {
         ($product:literal) => {
             asm!(
@@ -211,7 +225,7 @@ unsafe fn half_step<const INT8: bool>(upper: *const Line, panel: *const Line) {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match INT8 {
+        match N::INT8 {
             true => step!("tdpbusd"),
             false => step!("tdpbf16ps"),
         }
@@ -332,14 +346,18 @@ unsafe fn store_half(sums: &mut Tile) {
 
 /// # Safety
 ///
-/// As for [`run_kernel`]; the CPU has AMX and the system allows it.
+/// As for [`run_kernel`]; the CPU has AMX for it, the system allows it, and the job is about bf16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) unsafe fn run(job: &Job<'_>) {
+pub(super) unsafe fn run_bf16(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match job.form() {
-            Form::Int8 => run_kernel::<Amx<true>>(job),
-            Form::Bf16 | Form::Bf16x3 => run_kernel::<Amx<false>>(job),
-        }
-    }
+    unsafe { run_kernel::<Amx<Bf16>>(job) }
+}
+
+/// # Safety
+///
+/// The same, and the job is about int8.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+pub(super) unsafe fn run_int8(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel::<Amx<Int8>>(job) }
 }

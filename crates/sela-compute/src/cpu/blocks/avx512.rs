@@ -1,10 +1,13 @@
-//! Products by `VDPBF16PS` of AVX-512 BF16, and of int8 by `VPDPBUSD` of AVX-512 VNNI.
+//! Products by `VDPBF16PS` of AVX-512 BF16, and of int8 and int16 by `VPDPBUSD` and `VPDPWSSD` of AVX-512
+//! VNNI.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
+use super::number::{Bf16, Int8, Int16, Number};
 use super::{
     BLOCK, Form, GROUP, Job, Kernel, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
     run as run_kernel,
@@ -16,31 +19,54 @@ use crate::isa::Isa;
 pub(super) fn is_available(form: Form) -> bool {
     let has = match form {
         Form::Bf16 | Form::Bf16x3 => is_x86_feature_detected!("avx512bf16"),
-        Form::Int8 => is_x86_feature_detected!("avx512vnni"),
+        Form::Int8 | Form::Int16 => is_x86_feature_detected!("avx512vnni"),
     };
     has && Isa::Avx512.is_available()
 }
 
-/// Of int8 or of bf16.
-struct Registers<const INT8: bool>;
+/// For a kind of numbers.
+struct Registers<N>(PhantomData<N>);
 
-/// Adds to sixteen sums the products of sixteen words, two numbers of bf16 or four of int8 each.
-///
-/// # Safety
-///
-/// The CPU has AVX-512 VNNI or BF16, and the caller enables it.
-#[inline(always)]
-unsafe fn add_products<const INT8: bool>(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i {
-    // SAFETY: the caller's promise; all are 512 bits.
-    unsafe {
-        match INT8 {
-            true => _mm512_dpbusd_epi32(sums, x, weights),
-            false => {
-                let bf16 = |x| std::mem::transmute::<__m512i, __m512bh>(x);
-                let sums = _mm512_castsi512_ps(sums);
-                _mm512_castps_si512(_mm512_dpbf16_ps(sums, bf16(x), bf16(weights)))
-            }
+/// What registers multiply.
+trait Multiplied: Number {
+    /// Steps after which sums go to f32, where they are not f32 and may not go on.
+    const CHUNK: Option<usize> = None;
+
+    /// Adds to sixteen sums the products of sixteen words, each two or four numbers.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has AVX-512 VNNI or BF16, and the caller enables it.
+    unsafe fn add_products(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i;
+}
+
+impl Multiplied for Bf16 {
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i {
+        // SAFETY: the caller's promise; all are 512 bits.
+        unsafe {
+            let bf16 = |x| std::mem::transmute::<__m512i, __m512bh>(x);
+            let sums = _mm512_castsi512_ps(sums);
+            _mm512_castps_si512(_mm512_dpbf16_ps(sums, bf16(x), bf16(weights)))
         }
+    }
+}
+
+impl Multiplied for Int8 {
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpbusd_epi32(sums, x, weights) }
+    }
+}
+
+impl Multiplied for Int16 {
+    const CHUNK: Option<usize> = Some(super::left::CHUNK);
+
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpwssd_epi32(sums, x, weights) }
     }
 }
 
@@ -50,7 +76,7 @@ unsafe fn add_products<const INT8: bool>(sums: __m512i, x: __m512i, weights: __m
 ///
 /// As for [`Kernel::block`].
 #[inline(always)]
-unsafe fn tile<const INT8: bool, const MR: usize>(
+unsafe fn tile<N: Multiplied, const MR: usize>(
     row: usize,
     steps: usize,
     terms: &[Term],
@@ -59,9 +85,13 @@ unsafe fn tile<const INT8: bool, const MR: usize>(
     // SAFETY: the caller's promise; a line is one register, a word is 32 bits.
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); 2]; MR];
-        for term in terms {
+        let chunk = N::CHUNK.unwrap_or(usize::MAX);
+        for (term, first) in terms
+            .iter()
+            .flat_map(|term| (0..steps).step_by(chunk).map(move |first| (term, first)))
+        {
             let left = term.left.add(first_line(row, steps)).cast::<i32>();
-            for step in 0..steps {
+            for step in first..steps.min(first.saturating_add(chunk)) {
                 let lines = term.panel.add(step * STEP_LINES);
                 for word in 0..TILE_LINES {
                     let weights = [0, TILE_LINES]
@@ -70,11 +100,17 @@ unsafe fn tile<const INT8: bool, const MR: usize>(
                         let x = *left.add((step * GROUP + r) * 16 + word);
                         let x = _mm512_set1_epi32(x);
                         for j in 0..2 {
-                            sums[r][j] = add_products::<INT8>(sums[r][j], x, weights[j]);
+                            sums[r][j] = N::add_products(sums[r][j], x, weights[j]);
                         }
                     }
                 }
             }
+            if N::CHUNK.is_some() {
+                add_chunk(first == 0, &mut sums, out, row);
+            }
+        }
+        if N::CHUNK.is_some() {
+            return;
         }
         for r in 0..MR {
             for j in 0..2 {
@@ -84,8 +120,38 @@ unsafe fn tile<const INT8: bool, const MR: usize>(
     }
 }
 
-impl<const INT8: bool> Kernel for Registers<INT8> {
-    const INT8: bool = INT8;
+/// Adds what integers have come to over a chunk to the f32 sums of rows from row `row` on, and starts
+/// anew. Those of the `first` chunk are all there is.
+///
+/// # Safety
+///
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn add_chunk<const MR: usize>(
+    first: bool,
+    sums: &mut [[__m512i; 2]; MR],
+    out: &mut Tile,
+    row: usize,
+) {
+    for r in 0..MR {
+        for j in 0..2 {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = out.0[row + r].as_mut_ptr().add(j * 16);
+                let sum = _mm512_cvtepi32_ps(sums[r][j]);
+                let sum = match first {
+                    true => sum,
+                    false => _mm512_add_ps(_mm512_load_ps(to), sum),
+                };
+                _mm512_store_ps(to, sum);
+                sums[r][j] = _mm512_setzero_si512();
+            }
+        }
+    }
+}
+
+impl<N: Multiplied> Kernel for Registers<N> {
+    type Number = N;
     type Lanes = Avx512;
     type Ready = ();
 
@@ -102,17 +168,17 @@ impl<const INT8: bool> Kernel for Registers<INT8> {
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<Avx512, INT8>(r) };
+            unsafe { meanwhile.send::<Avx512, N>(r) };
         }
         let mut row = 0;
         while row < rows {
             // SAFETY: the caller's promise; no row behind the last is read.
             row += unsafe {
                 match rows - row {
-                    8.. => (tile::<INT8, 8>(row, steps, terms, sums), 8).1,
-                    4.. => (tile::<INT8, 4>(row, steps, terms, sums), 4).1,
-                    2.. => (tile::<INT8, 2>(row, steps, terms, sums), 2).1,
-                    _ => (tile::<INT8, 1>(row, steps, terms, sums), 1).1,
+                    8.. => (tile::<N, 8>(row, steps, terms, sums), 8).1,
+                    4.. => (tile::<N, 4>(row, steps, terms, sums), 4).1,
+                    2.. => (tile::<N, 2>(row, steps, terms, sums), 2).1,
+                    _ => (tile::<N, 1>(row, steps, terms, sums), 1).1,
                 }
             };
         }
@@ -125,7 +191,7 @@ impl<const INT8: bool> Kernel for Registers<INT8> {
 #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn run_bf16(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run_kernel::<Registers<false>>(job) }
+    unsafe { run_kernel::<Registers<Bf16>>(job) }
 }
 
 /// # Safety
@@ -134,5 +200,14 @@ pub(super) unsafe fn run_bf16(job: &Job<'_>) {
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn run_int8(job: &Job<'_>) {
     // SAFETY: the caller's promise.
-    unsafe { run_kernel::<Registers<true>>(job) }
+    unsafe { run_kernel::<Registers<Int8>>(job) }
+}
+
+/// # Safety
+///
+/// As for [`run_kernel`]; the CPU has AVX-512 VNNI, and the job is about int16.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+pub(super) unsafe fn run_int16(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel::<Registers<Int16>>(job) }
 }

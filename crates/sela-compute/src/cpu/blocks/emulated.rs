@@ -1,4 +1,4 @@
-//! Products of bf16 by f32 arithmetic and of int8 by i32 arithmetic, for CPUs without a unit. They are
+//! Products of bf16 by f32 arithmetic and of int8 and int16 by i32 arithmetic, for CPUs without a unit. They are
 //! slower than plain f32 products and are what the units are held against.
 
 // Loops over registers run over several arrays at once and must unroll.
@@ -6,6 +6,8 @@
 
 use std::marker::PhantomData;
 
+use super::left::CHUNK;
+use super::number::{Bf16, Int8, Int16, Number};
 use super::{
     BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
     run,
@@ -18,9 +20,63 @@ const ROWS: usize = 4;
 /// Outputs at a time: half a panel.
 const COLUMNS: usize = 16;
 
-/// f32 arithmetic in `NV` registers of `V` for sixteen outputs; of int8, whatever the compiler makes
+/// f32 arithmetic in `NV` registers of `V` for sixteen outputs; of integers, whatever the compiler makes
 /// of i32 arithmetic.
-struct Emulated<V, const NV: usize, const INT8: bool>(PhantomData<V>);
+struct Emulated<N, V, const NV: usize>(PhantomData<(N, V)>);
+
+/// What is emulated.
+trait Multiplied: Number {
+    /// The sums of [`ROWS`] rows and sixteen outputs, from row `row` and output `16 * half` on.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Kernel::block`].
+    unsafe fn tile<V: Lanes, const NV: usize>(
+        at: [usize; 2],
+        steps: usize,
+        terms: &[Term],
+        out: &mut Tile,
+    );
+}
+
+impl Multiplied for Bf16 {
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const NV: usize>(
+        at: [usize; 2],
+        steps: usize,
+        terms: &[Term],
+        out: &mut Tile,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { tile::<V, NV>(at, steps, terms, out) }
+    }
+}
+
+impl Multiplied for Int8 {
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const NV: usize>(
+        at: [usize; 2],
+        steps: usize,
+        terms: &[Term],
+        out: &mut Tile,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { tile_int8(at, steps, terms, out) }
+    }
+}
+
+impl Multiplied for Int16 {
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const NV: usize>(
+        at: [usize; 2],
+        steps: usize,
+        terms: &[Term],
+        out: &mut Tile,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { tile_int16(at, steps, terms, out) }
+    }
+}
 
 /// The two numbers of a pair.
 #[inline(always)]
@@ -31,7 +87,7 @@ fn both(pair: u32) -> [f32; 2] {
     ]
 }
 
-/// The sums of `ROWS` rows and sixteen outputs, from row `row` and output `16 * half` on.
+/// See [`Multiplied::tile`].
 ///
 /// # Safety
 ///
@@ -118,8 +174,57 @@ unsafe fn tile_int8([row, half]: [usize; 2], steps: usize, terms: &[Term], out: 
     }
 }
 
-impl<V: Lanes, const NV: usize, const INT8: bool> Kernel for Emulated<V, NV, INT8> {
-    const INT8: bool = INT8;
+/// The same of int16.
+///
+/// # Safety
+///
+/// As for [`Kernel::block`].
+#[inline(always)]
+unsafe fn tile_int16([row, half]: [usize; 2], steps: usize, terms: &[Term], out: &mut Tile) {
+    let mut total = [[0f32; COLUMNS]; ROWS];
+    for (term, first) in terms
+        .iter()
+        .flat_map(|term| (0..steps).step_by(CHUNK).map(move |first| (term, first)))
+    {
+        // SAFETY: as above.
+        let (left, panel) = unsafe {
+            let panel = term.panel.add(half * TILE_LINES);
+            (term.left.add(first_line(row, steps)), panel)
+        };
+        let mut sums = [[0i32; COLUMNS]; ROWS];
+        for step in first..steps.min(first + CHUNK) {
+            for word in 0..TILE_LINES {
+                // SAFETY: as above.
+                let Line(weights) = unsafe { *panel.add(step * STEP_LINES + word) };
+                for r in 0..ROWS {
+                    // SAFETY: as above.
+                    let x = unsafe { (*left.add(step * GROUP + r)).0[word] };
+                    for i in 0..2 {
+                        let x = i32::from((x >> (16 * i)) as i16);
+                        for j in 0..COLUMNS {
+                            // Beyond what codes can come to there is what a number that is not
+                            // finite left there.
+                            let product =
+                                x.wrapping_mul(i32::from((weights[j] >> (16 * i)) as i16));
+                            sums[r][j] = sums[r][j].wrapping_add(product);
+                        }
+                    }
+                }
+            }
+        }
+        for r in 0..ROWS {
+            for j in 0..COLUMNS {
+                total[r][j] += sums[r][j] as f32;
+            }
+        }
+    }
+    for r in 0..ROWS {
+        out.0[row + r][half * COLUMNS..][..COLUMNS].copy_from_slice(&total[r]);
+    }
+}
+
+impl<N: Multiplied, V: Lanes, const NV: usize> Kernel for Emulated<N, V, NV> {
+    type Number = N;
     type Lanes = V;
     type Ready = ();
 
@@ -136,17 +241,12 @@ impl<V: Lanes, const NV: usize, const INT8: bool> Kernel for Emulated<V, NV, INT
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<V, INT8>(r) };
+            unsafe { meanwhile.send::<V, N>(r) };
         }
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: the caller's promise.
-                unsafe {
-                    match INT8 {
-                        true => tile_int8([row, half], steps, terms, sums),
-                        false => tile::<V, NV>([row, half], steps, terms, sums),
-                    }
-                }
+                unsafe { N::tile::<V, NV>([row, half], steps, terms, sums) };
             }
         }
     }
@@ -162,8 +262,9 @@ macro_rules! instance {
             // SAFETY: the caller's promise.
             unsafe {
                 match job.form() {
-                    Form::Int8 => run::<Emulated<$lanes, $nv, true>>(job),
-                    Form::Bf16 | Form::Bf16x3 => run::<Emulated<$lanes, $nv, false>>(job),
+                    Form::Int8 => run::<Emulated<Int8, $lanes, $nv>>(job),
+                    Form::Int16 => run::<Emulated<Int16, $lanes, $nv>>(job),
+                    Form::Bf16 | Form::Bf16x3 => run::<Emulated<Bf16, $lanes, $nv>>(job),
                 }
             }
         }

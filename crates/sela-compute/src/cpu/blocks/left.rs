@@ -1,4 +1,4 @@
-//! Left sides of products: rows of numbers in bf16 or int8, laid out as tiles are read.
+//! Left sides of products: rows of numbers in bf16, int8 or int16, laid out as tiles are read.
 
 use crate::cpu::lanes::Lanes;
 use crate::plan::Arithmetic;
@@ -31,7 +31,17 @@ pub(crate) enum Form {
     /// 8 bits. A row of the left side has codes of 0 to 255 between its least number and its largest,
     /// an output's weights codes of -127 to 127.
     Int8,
+    /// 16 bits, of which a sum has room for fewer: a row of the left side has codes of
+    /// -[`LEFT_MOST`] to `LEFT_MOST`, an output's weights as many as their sums allow.
+    Int16,
 }
+
+/// The largest code of int16 in a left side. It divides the 31 bits of a sum between both sides so that
+/// either is rounded by about as much: a row's largest number is some 20 times the usual one, an
+/// output's largest weight some 4 times.
+pub(super) const LEFT_MOST: f32 = 16_383.0;
+/// Steps over which 32 bits hold the sums of int16; then they go to f32.
+pub(super) const CHUNK: usize = 12;
 
 impl Form {
     /// That of an arithmetic's numbers, if its products are of blocks.
@@ -41,19 +51,21 @@ impl Form {
             Arithmetic::Bf16 => Some(Self::Bf16),
             Arithmetic::Bf16x3 => Some(Self::Bf16x3),
             Arithmetic::Int8 => Some(Self::Int8),
+            Arithmetic::Int16 => Some(Self::Int16),
         }
     }
 
     /// Whether a number is rounded by what else is in its row, so that a row must be there as a whole
     /// before it can be rounded.
     pub(crate) const fn rounds_whole_rows(self) -> bool {
-        matches!(self, Self::Int8)
+        matches!(self, Self::Int8 | Self::Int16)
     }
 
     /// Most inputs whose products a sum can hold for certain.
     pub(crate) const fn inputs_max(self) -> Option<usize> {
         match self {
-            Self::Bf16 | Self::Bf16x3 => None,
+            // Those of int16 go to f32 before they are full.
+            Self::Bf16 | Self::Bf16x3 | Self::Int16 => None,
             Self::Int8 => Some(i32::MAX as usize / (255 * 127)),
         }
     }
@@ -61,7 +73,7 @@ impl Form {
     /// Inputs of a 32-bit word.
     pub(super) const fn word(self) -> usize {
         match self {
-            Self::Bf16 | Self::Bf16x3 => 2,
+            Self::Bf16 | Self::Bf16x3 | Self::Int16 => 2,
             Self::Int8 => 4,
         }
     }
@@ -77,7 +89,7 @@ impl Form {
     }
 }
 
-/// What a row's codes stand for: `least + code * step`. A row with a number that is not finite has
+/// What a row's codes stand for: `least + code * step`, of int16 `code * step`. A row with a number that is not finite has
 /// a step of NaN, and so has all that is multiplied by it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scale {
@@ -92,7 +104,7 @@ pub(crate) struct Left {
     pub(super) high: *mut Line,
     /// What the upper parts leave; null if there is no such part.
     pub(super) low: *mut Line,
-    /// Of each row, if it is of int8.
+    /// Of each row, if it is of codes.
     pub(super) scales: *mut Scale,
     pub(super) form: Form,
     /// Lines of a row.
@@ -136,7 +148,7 @@ impl Room {
         match self.form {
             Form::Bf16 => {}
             Form::Bf16x3 => grow(&mut self.low, lines),
-            Form::Int8 => grow(&mut self.scales, rows),
+            Form::Int8 | Form::Int16 => grow(&mut self.scales, rows),
         }
     }
 
@@ -216,6 +228,7 @@ impl Left {
                     }
                 }
                 Form::Int8 => self.quantize::<V>(row, numbers),
+                Form::Int16 => self.quantize_wide::<V>(row, numbers),
             }
         }
     }
@@ -258,7 +271,13 @@ impl Left {
         let first = first_line(row, self.steps);
         // SAFETY: the caller's promise; a line is DEPTH codes.
         unsafe {
-            let scale = scale_of::<V>(numbers);
+            let Extent {
+                least,
+                largest,
+                finite,
+            } = extent::<V>(numbers);
+            let step = (largest - least) / 255.0 + finite;
+            let scale = Scale { step, least };
             *self.scales.add(row) = scale;
             // Of a row of one number or of a NaN no code matters.
             let per_step = match scale.step > 0.0 {
@@ -284,15 +303,63 @@ impl Left {
             }
         }
     }
+
+    /// Rounds a row's numbers to even steps, [`LEFT_MOST`] up to the largest on either side of zero.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put_row`](Self::put_row).
+    #[inline(always)]
+    unsafe fn quantize_wide<V: Lanes>(self, row: usize, numbers: &[f32]) {
+        const DEPTH: usize = Form::Int16.depth();
+        /// Added to a number between -2^22 and 2^22 it leaves the nearest integer in the lower bits.
+        const INTEGER: f32 = (3 << 22) as f32;
+        let first = first_line(row, self.steps);
+        // SAFETY: the caller's promise; a line is DEPTH codes.
+        unsafe {
+            let Extent {
+                least,
+                largest,
+                finite,
+            } = extent::<V>(numbers);
+            let most = largest.max(-least);
+            let step = most / LEFT_MOST + finite;
+            *self.scales.add(row) = Scale { step, least: 0.0 };
+            // Nothing is left of numbers so small that this has no end.
+            let per_step = LEFT_MOST / most;
+            let per_step = V::splat(if per_step.is_finite() { per_step } else { 0.0 });
+            for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
+                let mut padded = [0.0; DEPTH];
+                let from = match numbers.len() {
+                    DEPTH => numbers.as_ptr(),
+                    n => {
+                        padded[..n].copy_from_slice(numbers);
+                        padded.as_ptr()
+                    }
+                };
+                let to = self.high.add(first + step * GROUP).cast::<u16>();
+                for at in (0..DEPTH).step_by(V::LANES) {
+                    let code = V::load(from.add(at)).mul(per_step).add(V::splat(INTEGER));
+                    code.store_low_words(to.add(at));
+                }
+            }
+        }
+    }
 }
 
-/// The scale by which a row's numbers become codes.
-///
+/// Between which numbers a row's are.
+struct Extent {
+    least: f32,
+    largest: f32,
+    /// Zero, or NaN if one is not finite, whatever the least and the largest then are.
+    finite: f32,
+}
+
 /// # Safety
 ///
 /// As for [`Lanes`].
 #[inline(always)]
-unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
+unsafe fn extent<V: Lanes>(numbers: &[f32]) -> Extent {
     /// Registers a turn: chains that do not wait for each other.
     const CHAINS: usize = 4;
     let turn = CHAINS * V::LANES;
@@ -301,7 +368,6 @@ unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
     unsafe {
         let mut least = [V::splat(f32::INFINITY); CHAINS];
         let mut largest = [V::splat(f32::NEG_INFINITY); CHAINS];
-        // Zero, or NaN after a number that is not finite, whatever the least and the largest then are.
         let mut finite = [V::splat(0.0); CHAINS];
         for numbers in whole.chunks_exact(turn) {
             for i in 0..CHAINS {
@@ -321,9 +387,10 @@ unsafe fn scale_of<V: Lanes>(numbers: &[f32]) -> Scale {
             (least, largest) = (least.min(x), largest.max(x));
             finite += x * 0.0;
         }
-        Scale {
-            step: (largest - least) / 255.0 + finite,
+        Extent {
             least,
+            largest,
+            finite,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Weights of a linear layer, packed once as they are read.
 
-use super::left::{Form, Line, left_over, rounded};
+use super::left::{CHUNK, Form, LEFT_MOST, Line, left_over, rounded};
 use super::{Unit, WIDTH};
 
 /// Lines of a tile.
@@ -16,9 +16,10 @@ pub(crate) struct Packed {
     pub(super) low: Vec<Line>,
     /// What follows is of whole panels, zeros behind the last output.
     pub(super) bias: Vec<f32>,
-    /// Of int8: what a code of each output stands for, and that times the sum of its codes, which is
-    /// what the least number of a row of the left side contributes.
+    /// Of codes: what one of each output stands for.
     pub(super) scale: Vec<f32>,
+    /// Of int8: that times the sum of its codes, which is what the least number of a row of the left
+    /// side contributes.
     pub(super) sum: Vec<f32>,
     pub(crate) unit: Unit,
     pub(super) form: Form,
@@ -62,6 +63,7 @@ impl Packed {
                 packed.low = packed.lines(weight, |x| u32::from(left_over(x)));
             }
             Form::Int8 => packed.quantize(weight),
+            Form::Int16 => packed.quantize_wide(weight),
         }
         packed
     }
@@ -82,6 +84,18 @@ impl Packed {
         self.high = self.lines(&codes, |code| u32::from(code as u8));
     }
 
+    /// Packs weights as codes of 16 bits.
+    fn quantize_wide(&mut self, weight: &[f32]) {
+        self.scale = vec![0.0; self.bias.len()];
+        let mut codes = Vec::with_capacity(weight.len());
+        for (output, weight) in weight.chunks_exact(self.inputs).enumerate() {
+            let per = per_step_wide(weight);
+            codes.extend(weight.iter().map(|&x| integer(x * per) as u16));
+            self.scale[output] = if per > 0.0 { 1.0 / per } else { 0.0 };
+        }
+        self.high = self.lines(&codes, u32::from);
+    }
+
     /// Packs all weights, `part` of each. Generic, so that the rounding is not called but inlined.
     fn lines<T: Copy>(&self, weight: &[T], part: impl Fn(T) -> u32 + Copy) -> Vec<Line> {
         let (inputs, outputs, form) = (self.inputs, self.outputs, self.form);
@@ -93,7 +107,9 @@ impl Packed {
                 let rows = &weight[first.min(outputs) * inputs..][..rows * inputs];
                 let lines = &mut lines[tile * TILE_LINES..];
                 match form {
-                    Form::Bf16 | Form::Bf16x3 => pack_tile::<2, _>(rows, inputs, part, lines),
+                    Form::Bf16 | Form::Bf16x3 | Form::Int16 => {
+                        pack_tile::<2, _>(rows, inputs, part, lines);
+                    }
                     Form::Int8 => pack_tile::<4, _>(rows, inputs, part, lines),
                 }
             }
@@ -140,13 +156,32 @@ fn per_step(weight: &[f32]) -> f32 {
     if largest > 0.0 { 127.0 / largest } else { 0.0 }
 }
 
-/// The code of a weight: the nearest integer, ties to even.
+/// The same of 16 bits: as many as 32 bits hold the sums of, whatever the left side is; 0 if there are no
+/// weights but zeros, or too small ones.
+pub(super) fn per_step_wide(weight: &[f32]) -> f32 {
+    const INPUTS: usize = CHUNK * Form::Int16.depth();
+    let largest = weight.iter().fold(0f32, |most, x| most.max(x.abs()));
+    let sum = |part: &[f32]| part.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    let sum = weight.chunks(INPUTS).map(sum).fold(0.0, f64::max);
+    // Each code may be half of one larger than its weight.
+    let room = f64::from(i32::MAX) / f64::from(LEFT_MOST) - 0.5 * INPUTS as f64;
+    // A little less, so that no rounding of these three lines matters.
+    let per = (room / sum).min(32_766.0 / f64::from(largest)) as f32 * (1.0 - 1e-6);
+    if per.is_finite() { per } else { 0.0 }
+}
+
+/// The code of a weight.
 #[inline(always)]
 fn code(x: f32, per: f32) -> i8 {
-    /// Added to a number of few digits it leaves the nearest integer in the lower bits. The library's
-    /// rounding would be a call a weight.
-    const INTEGER: f32 = (3 << 22) as f32;
     // Clamped, should 127 / largest have been rounded up.
-    let code = (x * per).clamp(-127.0, 127.0);
-    (code + INTEGER).to_bits() as i8
+    integer((x * per).clamp(-127.0, 127.0)) as i8
+}
+
+/// The nearest integer, ties to even, of a number of few digits.
+#[inline(always)]
+fn integer(x: f32) -> i32 {
+    /// Added to such a number it leaves the integer in the lower bits. The library's rounding would be
+    /// a call a weight.
+    const INTEGER: f32 = (3 << 22) as f32;
+    (x + INTEGER).to_bits() as i32 - INTEGER.to_bits() as i32
 }

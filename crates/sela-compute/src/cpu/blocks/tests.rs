@@ -3,13 +3,15 @@
 
 #![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
-use super::left::{left_over, rounded};
+use super::left::{CHUNK, LEFT_MOST, left_over, rounded};
+use super::packed::per_step_wide;
 use super::{Form, GROUP, How, Job, Line, Output, Packed, Room, Unit, first_line, units};
 use crate::cpu::gemm::Rows;
 use crate::isa::Isa;
 
 const ROWS: [usize; 10] = [1, 2, 7, 13, 16, 17, 31, 32, 33, 70];
-const INPUTS: [usize; 12] = [1, 3, 4, 5, 16, 31, 32, 48, 63, 64, 65, 200];
+const INPUTS: [usize; 13] = [1, 3, 4, 5, 16, 31, 32, 48, 63, 64, 65, 200, 900];
+const FORMS: [Form; 4] = [Form::Bf16, Form::Bf16x3, Form::Int8, Form::Int16];
 const OUTPUTS: [usize; 5] = [1, 16, 32, 48, 80];
 
 /// Everything that can multiply numbers of a form here, and word of what cannot.
@@ -24,6 +26,14 @@ fn all(form: Form) -> Vec<Unit> {
     }
     let emulated = Isa::available().into_iter().map(Unit::Emulated);
     own.into_iter().chain(emulated).collect()
+}
+
+/// The same of the forms whose rows have scales.
+fn all_of_codes() -> Vec<(Form, Unit)> {
+    let forms = [Form::Int8, Form::Int16].into_iter();
+    forms
+        .flat_map(|form| all(form).into_iter().map(move |unit| (form, unit)))
+        .collect()
 }
 
 /// Numbers in -1..1 that look random and differ in all their bits.
@@ -166,7 +176,7 @@ impl Case {
 }
 
 /// What numbers are rounded to: upper and lower parts. Of int8 the left side has codes from the
-/// least number to the largest, weights codes around zero.
+/// least number to the largest, weights codes around zero; of int16 both have codes around zero.
 fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
     let wide = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
     let all = |part: &dyn Fn(f32) -> f64| numbers.iter().map(|&x| part(x)).collect::<Vec<_>>();
@@ -179,7 +189,9 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
         let coded = |x: f32| f64::from(least) + step * code(x);
         for &x in numbers {
             let off = (coded(x) - f64::from(x)).abs();
-            assert!(off <= 0.5001 * step + 1e-38, "{x} as {}", coded(x));
+            // Codes of 16 bits are products of as many digits as f32 has twice over; what is below
+            // 5e-35 is nothing to them.
+            assert!(off <= 0.502 * step + 5e-35, "{x} as {}", coded(x));
         }
         all(&coded)
     };
@@ -191,6 +203,17 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
             let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
             [even(least, f64::from(step), per_step), none]
         }
+        Form::Int16 if left => {
+            let most = largest.max(-least);
+            let per_step = LEFT_MOST / most;
+            let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+            [even(0.0, f64::from(most / LEFT_MOST), per_step), none]
+        }
+        Form::Int16 => {
+            let per_step = per_step_wide(numbers);
+            let step = if per_step > 0.0 { 1.0 / per_step } else { 0.0 };
+            [even(0.0, f64::from(step), per_step), none]
+        }
         Form::Int8 => {
             let most = largest.max(-least);
             let per_step = if most > 0.0 { 127.0 / most } else { 0.0 };
@@ -201,7 +224,7 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
 
 #[test]
 fn every_unit_multiplies_as_f64_does() {
-    for form in [Form::Bf16, Form::Bf16x3, Form::Int8] {
+    for form in FORMS {
         for unit in all(form) {
             for (rows, inputs, outputs) in ROWS
                 .into_iter()
@@ -217,7 +240,7 @@ fn every_unit_multiplies_as_f64_does() {
                         // f32 sums of up to 600 terms; of int8 the sum of two products, each
                         // larger than what they come to.
                         let most = match form {
-                            Form::Bf16 | Form::Bf16x3 => 2e-6 * (1.0 + size),
+                            Form::Bf16 | Form::Bf16x3 | Form::Int16 => 2e-6 * (1.0 + size),
                             Form::Int8 => 4e-6 * (1.0 + size),
                         };
                         // Of these two the coarse one is off by 9e-5.
@@ -239,12 +262,11 @@ fn every_unit_multiplies_as_f64_does() {
 #[test]
 fn a_number_that_is_not_finite_is_in_all_that_its_row_becomes_and_in_no_other_row() {
     let (rows, inputs, outputs) = (19, 100, 40);
-    for unit in all(Form::Int8) {
+    for (form, unit) in all_of_codes() {
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             for (row, at) in [(0, 0), (3, 15), (16, 63), (18, 64), (7, 97), (5, 99)] {
                 let mut case = Case::new(rows, inputs, outputs);
                 case.left[row * inputs + at] = bad;
-                let form = Form::Int8;
                 let packed = Packed::pack(&case.weight, &case.bias, inputs, form, unit);
                 let found = case.run(&packed, 0, How::Set, false);
                 for (i, x) in found.iter().enumerate() {
@@ -252,7 +274,7 @@ fn a_number_that_is_not_finite_is_in_all_that_its_row_becomes_and_in_no_other_ro
                     assert_eq!(
                         x.is_nan(),
                         same,
-                        "{unit:?}: {bad} in row {row}, number {i}: {x}"
+                        "{unit:?} {form:?}: {bad} in row {row}, number {i}: {x}"
                     );
                 }
             }
@@ -280,13 +302,41 @@ fn the_deepest_sums_of_int8_are_held() {
 }
 
 #[test]
+fn no_row_makes_the_sums_of_int16_overflow() {
+    // A chunk, one more input, and several chunks; weights alike, and one that outweighs all others.
+    let chunk = CHUNK * Form::Int16.depth();
+    for (inputs, unit) in [chunk, chunk + 1, 4 * chunk]
+        .into_iter()
+        .flat_map(|inputs| all(Form::Int16).into_iter().map(move |unit| (inputs, unit)))
+    {
+        for (first, rest) in [(1.0, 1.0), (-1.0, -1.0), (1.0, 0.001)] {
+            let mut case = Case::new(1, inputs, 1);
+            case.weight.fill(rest);
+            case.weight[0] = first;
+            case.left.fill(-3.0);
+            let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int16, unit);
+            let found = f64::from(case.run(&packed, 0, How::Set, false)[0]);
+            let exact = -3.0 * f64::from(first + rest * (inputs - 1) as f32);
+            // Each weight is rounded by half a code at most.
+            let rounding = 3.0 * 0.51 / f64::from(per_step_wide(&case.weight));
+            let most = rounding * inputs as f64 + 1e-4 * exact.abs();
+            let off = (found - f64::from(case.bias[0]) - exact).abs();
+            assert!(
+                off <= most,
+                "{unit:?}, {inputs} inputs: {found}, not {exact}"
+            );
+        }
+    }
+}
+
+#[test]
 fn rows_behind_others_have_their_own_scales() {
     let (rows, inputs, outputs) = (70, 100, 40);
-    for unit in all(Form::Int8) {
+    for (form, unit) in all_of_codes() {
         let case = Case::new(rows, inputs, outputs);
-        let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int8, unit);
+        let packed = Packed::pack(&case.weight, &case.bias, inputs, form, unit);
         let whole = case.run(&packed, 0, How::Set, false);
-        let mut room = Room::new(Form::Int8);
+        let mut room = Room::new(form);
         room.fit(rows, inputs);
         let left = room.left(inputs);
         let mut found = vec![0.0; (rows - 32) * outputs];
@@ -314,25 +364,25 @@ fn rows_behind_others_have_their_own_scales() {
                 to: Output::Rows { to, how: How::Set },
             });
         }
-        assert!(found == whole[32 * outputs..], "{unit:?}");
+        assert!(found == whole[32 * outputs..], "{unit:?} {form:?}");
     }
 }
 
 #[test]
 fn rows_and_weights_of_one_number_only_are_no_trouble() {
-    for unit in all(Form::Int8) {
-        for x in [0.0f32, 3.5, -1e-30, 1e30] {
+    for (form, unit) in all_of_codes() {
+        for x in [0.0f32, 3.5, -1e-30, 1e-38, -1e-42, 1e30] {
             let mut case = Case::new(5, 70, 33);
             case.left.fill(x);
             case.weight[..70].fill(0.0);
-            let packed = Packed::pack(&case.weight, &case.bias, 70, Form::Int8, unit);
+            let packed = Packed::pack(&case.weight, &case.bias, 70, form, unit);
             let found = case.run(&packed, 0, How::Set, false);
-            assert_eq!(found[0], case.bias[0], "{unit:?}: weights of zero");
-            for (y, (expected, size)) in found.iter().zip(case.expected(Form::Int8, false)) {
+            assert_eq!(found[0], case.bias[0], "{unit:?} {form:?}: weights of zero");
+            for (y, (expected, size)) in found.iter().zip(case.expected(form, false)) {
                 let off = (f64::from(*y) - expected).abs();
                 assert!(
                     off <= 1e-5 * (1.0 + size),
-                    "{unit:?}: {x}: {y}, not {expected}"
+                    "{unit:?} {form:?}: {x}: {y}, not {expected}"
                 );
             }
         }
@@ -386,10 +436,11 @@ fn three_products_are_nearly_those_of_f32() {
 fn a_row_has_the_same_bits_alone_and_in_company() {
     let bits = |c: &[f32]| c.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     let (rows, outputs) = (70, 80);
-    let case = Case::new(rows, 200, outputs);
-    for form in [Form::Bf16, Form::Bf16x3, Form::Int8] {
+    // Of int16 more than a chunk.
+    let case = Case::new(rows, 400, outputs);
+    for form in FORMS {
         for unit in all(form) {
-            let packed = Packed::pack(&case.weight, &case.bias, 200, form, unit);
+            let packed = Packed::pack(&case.weight, &case.bias, 400, form, unit);
             let whole = bits(&case.run(&packed, 0, How::Add, false));
             for first in [0, 1, 20, 37, 54, 69] {
                 let found = bits(&case.run(&packed, first, How::Add, true));

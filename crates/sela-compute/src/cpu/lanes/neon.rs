@@ -59,6 +59,11 @@ impl Lanes for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn store_low_words(self, to: *mut u16) {
+        // SAFETY: see above.
+        unsafe { vst1_u16(to, vmovn_u32(vreinterpretq_u32_f32(self.0))) };
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { vaddq_f32(self.0, other.0) })

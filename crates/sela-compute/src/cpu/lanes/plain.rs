@@ -49,6 +49,12 @@ impl Lanes for Plain {
         unsafe { to.cast::<[u8; 4]>().write(bytes) };
     }
     #[inline(always)]
+    unsafe fn store_low_words(self, to: *mut u16) {
+        let words = self.0.map(|x| x.to_bits() as u16);
+        // SAFETY: the caller promises four writable values, which need not be aligned.
+        unsafe { to.cast::<[u16; 4]>().write_unaligned(words) };
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }

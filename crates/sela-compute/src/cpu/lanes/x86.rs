@@ -51,6 +51,18 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn store_low_words(self, to: *mut u16) {
+        // SAFETY: see above.
+        unsafe {
+            let words = _mm256_and_si256(_mm256_castps_si256(self.0), _mm256_set1_epi32(0xffff));
+            let (low, high) = (
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(to.cast(), _mm_packus_epi32(low, high));
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm256_add_ps(self.0, other.0) })
@@ -164,6 +176,16 @@ impl Lanes for Avx512 {
     unsafe fn store_low_bytes(self, to: *mut u8) {
         // SAFETY: see above.
         unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0))) };
+    }
+    #[inline(always)]
+    unsafe fn store_low_words(self, to: *mut u16) {
+        // SAFETY: see above.
+        unsafe {
+            _mm256_storeu_si256(
+                to.cast(),
+                _mm512_cvtepi32_epi16(_mm512_castps_si512(self.0)),
+            );
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

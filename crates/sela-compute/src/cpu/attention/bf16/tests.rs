@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)] // It says what this CPU lacks.
 
 use super::*;
-use crate::cpu::attention::is_in_bf16;
+use crate::cpu::attention::has_bf16;
 use crate::cpu::blocks::{Form, Room, Unit};
 
 /// Numbers in -2..2.
@@ -18,7 +18,7 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
 fn all() -> Vec<Unit> {
     let mut all = vec![Unit::Amx, Unit::Avx512];
     all.retain(|unit| {
-        let has = is_in_bf16(*unit);
+        let has = has_bf16(*unit);
         if !has {
             println!("skipped: this CPU has no attention in bf16 by {unit:?}");
         }
