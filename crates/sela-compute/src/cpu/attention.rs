@@ -6,7 +6,7 @@ pub(crate) mod bf16;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Product;
 use super::blocks::{Form, Unit};
-use super::gemm::{Rows, Start, panel};
+use super::gemm::{Ahead, Rows, Start, panel};
 use super::lanes::Lanes;
 use super::math::{scale, softmax};
 use super::rates;
@@ -127,6 +127,7 @@ pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const
                         ..scores
                     },
                     Start::Row(ZEROS.as_ptr()),
+                    Ahead::none(),
                 );
             }
             let mut factors = [0.0; MR];
@@ -157,11 +158,27 @@ pub(crate) unsafe fn attention<V: Lanes, const MR: usize, const NV: usize, const
             let wide = head.dim / width * width;
             for c in (0..wide).step_by(width) {
                 let start = Start::Row(ZEROS.as_ptr());
-                panel::<V, MR, NV>(rows, head.len, weights, values(c), to(c), start);
+                panel::<V, MR, NV>(
+                    rows,
+                    head.len,
+                    weights,
+                    values(c),
+                    to(c),
+                    start,
+                    Ahead::none(),
+                );
             }
             for c in (wide..head.dim).step_by(16) {
                 let start = Start::Row(ZEROS.as_ptr());
-                panel::<V, MR, N16>(rows, head.len, weights, values(c), to(c), start);
+                panel::<V, MR, N16>(
+                    rows,
+                    head.len,
+                    weights,
+                    values(c),
+                    to(c),
+                    start,
+                    Ahead::none(),
+                );
             }
             for (r, f) in factors.iter().enumerate().take(rows) {
                 scale::<V>(out.at.add(r * out.stride), head.dim, *f);

@@ -60,6 +60,8 @@ struct Term {
     /// What will be read soon, so that a unit may bring it near meanwhile; null if nothing is known
     /// better than that a panel is read from one end to the other. Never read from.
     ahead: *const Line,
+    /// How many lines.
+    ahead_lines: usize,
 }
 
 /// What multiplies.
@@ -424,6 +426,7 @@ unsafe fn product<K: Kernel>(
                         true => panels.as_ptr().wrapping_add(share),
                         false => std::ptr::null(),
                     },
+                    ahead_lines: panel_lines / blocks,
                 };
                 let (rows, first, of) = done;
                 let meanwhile = Sending {

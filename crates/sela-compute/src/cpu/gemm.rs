@@ -11,13 +11,16 @@
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, bring_near};
 
 /// Rows of `k` that are worked off before the next panel. A panel's part (`K_BLOCK` x panel width x 4
 /// bytes: 96 KiB for AVX-512) need not stay in the first-level cache: a row of it takes part in as many
 /// multiply-adds as a tile has rows, which the second level keeps up with. With parts of 256 rows, sums
 /// went to memory and back more often, and a single text's few rows took half as long again.
 const K_BLOCK: usize = 768;
+
+/// How many rows of a panel ahead of where it is read it is brought near.
+const STREAM: usize = 48;
 
 /// Weights of a linear layer, `inputs` x `outputs`, in panels of `width` columns: panel after
 /// panel, each `inputs` x `width` row-major, the last one filled up with zeros.
@@ -84,6 +87,36 @@ pub(crate) struct Rows<P> {
     pub(crate) stride: usize,
 }
 
+/// What will be read next, to be brought near meanwhile. Any address will do: it is no access.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    at: *const u8,
+    /// Bytes to move on by for each row of a panel.
+    pace: usize,
+}
+
+impl Ahead {
+    /// Nothing: always the same line. It is one that there is, as the search for another would not be
+    /// free.
+    pub(crate) fn none() -> Self {
+        static NOTHING: u8 = 0;
+        let at = &raw const NOTHING;
+        Self { at, pace: 0 }
+    }
+
+    /// `bytes` from there on, spread over `steps` rows.
+    fn new(at: *const u8, bytes: usize, steps: usize) -> Self {
+        let pace = bytes.div_ceil(steps);
+        Self { at, pace }
+    }
+
+    /// The same, `steps` rows later.
+    fn after(self, steps: usize) -> Self {
+        let at = self.at.wrapping_add(steps * self.pace);
+        Self { at, ..self }
+    }
+}
+
 /// `MR` rows times a panel of `NV` registers' width.
 ///
 /// # Safety
@@ -97,6 +130,7 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
     b: Rows<*const f32>,
     c: Rows<*mut f32>,
     start: Start,
+    mut ahead: Ahead,
 ) {
     // SAFETY: the caller's promise; all offsets stay inside the announced shapes.
     unsafe {
@@ -114,6 +148,8 @@ unsafe fn tile<V: Lanes, const MR: usize, const NV: usize>(
         let mut at = b.at;
         let mut columns = [V::splat(0.0); NV];
         for p in 0..k {
+            bring_near(ahead.at);
+            ahead.at = ahead.at.wrapping_add(ahead.pace);
             for j in 0..NV {
                 columns[j] = V::load(at.add(j * V::LANES));
             }
@@ -146,6 +182,7 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
     b: Rows<*const f32>,
     c: Rows<*mut f32>,
     start: Start,
+    mut ahead: Ahead,
 ) {
     let mut row = 0;
     while row < rows {
@@ -160,14 +197,14 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
                 ..c
             };
             match (rows - row).min(MR) {
-                n if n == MR => tile::<V, MR, NV>(k, a, b, c, start),
-                8.. => tile::<V, 8, NV>(k, a, b, c, start),
-                6..8 => tile::<V, 6, NV>(k, a, b, c, start),
-                5 => tile::<V, 5, NV>(k, a, b, c, start),
-                4 => tile::<V, 4, NV>(k, a, b, c, start),
-                3 => tile::<V, 3, NV>(k, a, b, c, start),
-                2 => tile::<V, 2, NV>(k, a, b, c, start),
-                _ => tile::<V, 1, NV>(k, a, b, c, start),
+                n if n == MR => tile::<V, MR, NV>(k, a, b, c, start, ahead),
+                8.. => tile::<V, 8, NV>(k, a, b, c, start, ahead),
+                6..8 => tile::<V, 6, NV>(k, a, b, c, start, ahead),
+                5 => tile::<V, 5, NV>(k, a, b, c, start, ahead),
+                4 => tile::<V, 4, NV>(k, a, b, c, start, ahead),
+                3 => tile::<V, 3, NV>(k, a, b, c, start, ahead),
+                2 => tile::<V, 2, NV>(k, a, b, c, start, ahead),
+                _ => tile::<V, 1, NV>(k, a, b, c, start, ahead),
             }
             row += match (rows - row).min(MR) {
                 n if n == MR => MR,
@@ -175,6 +212,7 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
                 6..8 => 6,
                 n => n,
             };
+            ahead = ahead.after(k);
         }
     }
 }
@@ -208,6 +246,7 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize, const N
             && range.end <= weights.count(),
         "panels of this kernel"
     );
+    let row_bytes = width * size_of::<f32>();
     let mut from = 0;
     while from < weights.inputs {
         let k = K_BLOCK.min(weights.inputs - from);
@@ -233,11 +272,21 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize, const N
                     at: c.at.add(p * width),
                     ..c
                 };
+                let ahead = match rows.div_ceil(MR) {
+                    // Each row of the panel is read once only.
+                    1 => Ahead::new(b.at.wrapping_add(STREAM * width).cast(), k * row_bytes, k),
+                    // While one panel is multiplied, each tile brings its share of the next.
+                    tiles if p + 1 < range.end => {
+                        let next = b.at.wrapping_add(weights.inputs * width);
+                        Ahead::new(next.cast(), k * row_bytes, tiles * k)
+                    }
+                    _ => Ahead::none(),
+                };
                 // The columns that fill up a last panel belong to others in `c`.
                 if weights.outputs - p * width >= width {
-                    panel::<V, MR, NV>(rows, k, a, b, c, start);
+                    panel::<V, MR, NV>(rows, k, a, b, c, start, ahead);
                 } else {
-                    panel::<V, MR, N16>(rows, k, a, b, c, start);
+                    panel::<V, MR, N16>(rows, k, a, b, c, start, ahead);
                 }
             }
         }

@@ -10,6 +10,28 @@ pub(crate) mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
+/// Brings the line of the cache that an address is in near: into the second level at least. Any address
+/// will do: it is no access.
+#[inline(always)]
+pub(crate) fn bring_near(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every 64-bit x86 has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(at.cast());
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a hint, on every AArch64.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl2keep, [{at}]",
+            at = in(reg) at,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = at;
+}
+
 /// A register of `LANES` f32 values.
 ///
 /// # Safety

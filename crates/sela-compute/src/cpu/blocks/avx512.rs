@@ -9,9 +9,10 @@ use std::marker::PhantomData;
 
 use super::number::{Bf16, Int8, Int16, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
+    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
     run as run_kernel,
 };
+use crate::cpu::lanes::bring_near;
 use crate::cpu::lanes::x86::Avx512;
 use crate::isa::Isa;
 
@@ -70,6 +71,44 @@ impl Multiplied for Int16 {
     }
 }
 
+/// What some rows of a block bring near meanwhile: their share, a little with each word.
+struct Ahead {
+    at: *const u8,
+    /// Bytes to move on by.
+    pace: usize,
+}
+
+impl Ahead {
+    /// That of `MR` rows from row `row` on, from step `step` on.
+    #[inline(always)]
+    fn new<const MR: usize>(term: &Term, row: usize, steps: usize, step: usize) -> Self {
+        let words = steps * TILE_LINES;
+        if term.ahead.is_null() {
+            // Of what is read but once, some steps ahead; the neighbour of a line comes with it.
+            let pace = STEP_LINES / TILE_LINES * size_of::<Line>();
+            let at = term.panel.wrapping_add(step * STEP_LINES + STREAM);
+            return Self {
+                at: at.cast(),
+                pace,
+            };
+        }
+        let bytes = term.ahead_lines * size_of::<Line>();
+        let pace = (bytes * MR / BLOCK).div_ceil(words);
+        let before = bytes * row / BLOCK + step * TILE_LINES * pace;
+        let at = term.ahead.cast::<u8>().wrapping_add(before);
+        Self { at, pace }
+    }
+
+    #[inline(always)]
+    fn bring(&mut self) {
+        bring_near(self.at);
+        self.at = self.at.wrapping_add(self.pace);
+    }
+}
+
+/// How many lines ahead of where it is read a panel is brought near.
+const STREAM: usize = 96;
+
 /// The sums of `MR` rows of a block from row `row` on, all of one group.
 ///
 /// # Safety
@@ -91,9 +130,11 @@ unsafe fn tile<N: Multiplied, const MR: usize>(
             .flat_map(|term| (0..steps).step_by(chunk).map(move |first| (term, first)))
         {
             let left = term.left.add(first_line(row, steps)).cast::<i32>();
+            let mut ahead = Ahead::new::<MR>(term, row, steps, first);
             for step in first..steps.min(first.saturating_add(chunk)) {
                 let lines = term.panel.add(step * STEP_LINES);
                 for word in 0..TILE_LINES {
+                    ahead.bring();
                     let weights = [0, TILE_LINES]
                         .map(|tile| _mm512_load_si512(lines.add(tile + word).cast()));
                     for r in 0..MR {
