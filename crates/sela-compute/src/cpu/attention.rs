@@ -1,7 +1,7 @@
 //! Attention of one head over one sequence, without padding and without a full score matrix.
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) mod bf16;
+pub(crate) mod units;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx::Product;
@@ -42,16 +42,25 @@ pub(crate) fn scratch_len(len: usize, dim: usize, width: usize, rows: usize) -> 
     len.next_multiple_of(width) * (dim + rows)
 }
 
-/// Numbers of bf16 in the row of a tile.
+/// Numbers of 16 bits in the row of a tile.
 const TILE_DEPTH: usize = 32;
 
-/// Whether attention is in bf16 beside products of codes or bf16 by a unit: on tiles, or by AVX-512 BF16
-/// where that is faster than f32.
-pub(crate) fn is_in_bf16(unit: Unit) -> bool {
-    has_bf16(unit) && (unit == Unit::Amx || rates::bf16_outpaces_f32())
+/// The numbers of attention beside products of such numbers by a unit, where that is faster than f32: bf16
+/// on tiles or by AVX-512 BF16, codes of int16 by AVX-512 VNNI.
+pub(crate) fn form_beside(unit: Unit, form: Form) -> Option<Form> {
+    if has_bf16(unit) && (unit == Unit::Amx || rates::bf16_outpaces_f32()) {
+        return Some(match form {
+            Form::Bf16x3 => Form::Bf16x3,
+            Form::Bf16 | Form::Int8 | Form::Int16 => Form::Bf16,
+        });
+    }
+    match (unit, form) {
+        (Unit::Avx512, Form::Int8 | Form::Int16) => Some(Form::Int16),
+        _ => None,
+    }
 }
 
-/// Whether it could be: AVX-512 BF16 does the rounding for tiles too.
+/// Whether it could be in bf16: AVX-512 BF16 does the rounding for tiles too.
 pub(crate) fn has_bf16(unit: Unit) -> bool {
     #[cfg(target_arch = "x86_64")]
     return is_x86_feature_detected!("avx512bf16")
@@ -72,10 +81,10 @@ pub(crate) fn fits_tiles(dim: usize) -> bool {
     dim.is_multiple_of(TILE_DEPTH)
 }
 
-/// Lines of scratch that attention in bf16 needs for sequences of up to `len` tokens.
-pub(crate) fn bf16_lines(len: usize, dim: usize, form: Form) -> usize {
+/// Lines of scratch that attention by a unit needs for sequences of up to `len` tokens.
+pub(crate) fn unit_lines(len: usize, dim: usize, form: Form) -> usize {
     #[cfg(target_arch = "x86_64")]
-    return bf16::scratch_lines(len, dim, form);
+    return units::scratch_lines(len, dim, form);
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = (len, dim, form);

@@ -52,8 +52,8 @@ pub struct CpuEncode {
     pub(super) arithmetic: Arithmetic,
     /// What rounds and multiplies, where products are of blocks.
     pub(super) blocks: Option<(Unit, Form)>,
-    /// Whether attention is in bf16 too, where heads fit.
-    pub(super) attention_in_bf16: bool,
+    /// The numbers of attention by the same unit, where heads fit.
+    attention: Option<Form>,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -99,7 +99,7 @@ impl CpuEncode {
             kernels,
             isa,
             arithmetic,
-            attention_in_bf16: blocks.is_some_and(|(unit, _)| attention::is_in_bf16(unit)),
+            attention: blocks.and_then(|(unit, form)| attention::form_beside(unit, form)),
             blocks,
             pool,
             scratch: Mutex::default(),
@@ -117,10 +117,11 @@ impl CpuEncode {
     }
 
     /// What multiplies and the form of the numbers, where attention in heads of so many numbers is
-    /// in bf16.
-    pub(super) fn attention_in_bf16(&self, dim: usize) -> Option<(Unit, Form)> {
-        self.blocks
-            .filter(|_| self.attention_in_bf16 && attention::fits_tiles(dim))
+    /// not by f32 registers.
+    pub(super) fn attention_by_unit(&self, dim: usize) -> Option<(Unit, Form)> {
+        let (unit, _) = self.blocks?;
+        let form = self.attention.filter(|_| attention::fits_tiles(dim))?;
+        Some((unit, form))
     }
 
     /// The arithmetic of its products.
@@ -334,7 +335,7 @@ pub(super) struct Layout {
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
     pub(super) attention_each: usize,
-    /// Lines of scratch of attention in bf16, and how many each member has.
+    /// Lines of scratch of attention by a unit, and how many each member has.
     #[cfg(target_arch = "x86_64")]
     pub(super) attention_lines: Shared,
     #[cfg(target_arch = "x86_64")]
@@ -391,12 +392,12 @@ impl Scratch {
                         rows * w.projections.units() * w.projections.unit(),
                     );
                     let dim = forward.hidden / w.heads;
-                    let in_bf16 = forward.backend.attention_in_bf16(dim);
-                    if in_bf16.is_none() || plain_rows {
+                    let by_unit = forward.backend.attention_by_unit(dim);
+                    if by_unit.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
                     }
-                    if let Some((_, form)) = in_bf16 {
-                        let each = attention::bf16_lines(longest, dim, form);
+                    if let Some((_, form)) = by_unit {
+                        let each = attention::unit_lines(longest, dim, form);
                         let each = each.max(self.attention_lines_each);
                         self.attention_lines_each = each;
                         if self.attention_lines.len() < each * members {

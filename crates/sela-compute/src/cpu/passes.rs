@@ -5,7 +5,7 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
-use super::attention::bf16::{self, attention as attention_in_bf16};
+use super::attention::units::{self, attention_in_bf16, attention_in_codes};
 use super::attention::{Dense, Head};
 #[cfg(target_arch = "x86_64")]
 use super::blocks::{Form, Line, Unit};
@@ -168,20 +168,14 @@ impl CpuForward<'_> {
             layer.apply(kernels, rows.len(), input, units, To::Set(projected));
             member.wait();
             let dim = hidden / weights.heads;
-            let in_bf16 = self.backend.attention_in_bf16(dim);
-            match in_bf16 {
+            let by_unit = self.backend.attention_by_unit(dim);
+            match by_unit {
                 #[cfg(target_arch = "x86_64")]
-                Some((unit, Form::Bf16 | Form::Int8 | Form::Int16)) => {
-                    self.run_heads_in_bf16::<false>(member, weights, tile, at, unit);
-                }
-                #[cfg(target_arch = "x86_64")]
-                Some((unit, Form::Bf16x3)) => {
-                    self.run_heads_in_bf16::<true>(member, weights, tile, at, unit);
-                }
+                Some(by) => self.run_heads_by_unit(member, weights, tile, at, by),
                 _ => self.run_heads(member, weights, tile, at),
             }
             member.wait();
-            let rounded = in_bf16.is_some() && !self.backend.rounds_whole_rows();
+            let rounded = by_unit.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
                 self.round(context, hidden, member.share(rows.len(), 1), at.left);
                 member.wait();
@@ -269,20 +263,20 @@ impl CpuForward<'_> {
         }
     }
 
-    /// The same in bf16, into the left side of the output's product or, where rows are rounded as a
+    /// The same by a unit, into the left side of the output's product or, where rows are rounded as a
     /// whole only, into rows.
     ///
     /// # Safety
     ///
     /// As for [`run`](Self::run), and this CPU has it.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn run_heads_in_bf16<const THREE: bool>(
+    unsafe fn run_heads_by_unit(
         &self,
         member: Member<'_>,
         weights: &CpuAttention,
         tile: &Range<usize>,
         at: Layout,
-        unit: Unit,
+        (unit, form): (Unit, Form),
     ) {
         let hidden = self.hidden;
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
@@ -293,18 +287,23 @@ impl CpuForward<'_> {
             let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
             for (head, row, number) in self.heads(member, weights, tile, at) {
+                let rows = Rows {
+                    at: at.context.at(row * hidden + number * head.dim),
+                    stride: hidden,
+                };
                 let to = match whole_rows {
-                    true => bf16::To::Rows(Rows {
-                        at: at.context.at(row * hidden + number * head.dim),
-                        stride: hidden,
-                    }),
-                    false => bf16::To::Lines {
+                    true => units::To::Rows(rows),
+                    false => units::To::Lines {
                         left: at.left,
                         row,
-                        step: number * bf16::lines(head.dim),
+                        step: number * units::lines(head.dim),
                     },
                 };
-                attention_in_bf16::<THREE>(tiles.as_ref(), &head, to, scratch);
+                match form {
+                    Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &head, to, scratch),
+                    Form::Int16 => attention_in_codes(&head, rows, scratch),
+                    _ => attention_in_bf16::<false>(tiles.as_ref(), &head, to, scratch),
+                }
             }
         }
     }

@@ -1,20 +1,25 @@
-//! Attention of one head over one sequence in bf16, on the tiles of Intel's AMX or by AVX-512 BF16, beside
-//! products of bf16 or int8.
+//! Attention of one head over one sequence by what multiplies the numbers of blocks: in bf16 on the tiles
+//! of Intel's AMX or by AVX-512 BF16, in int16 by AVX-512 VNNI.
 //!
 //! Queries, keys, values and weights are rounded to bf16 (or split in two parts, of which three
-//! products are summed, see [`Form`]), scores and sums are f32. Sixteen queries at a time meet all
-//! keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next product, or to
-//! rows of f32. Keys lie transposed and values in pairs, as a tile reads its right side, and a register
-//! does.
+//! products are summed, see [`Form`]) or become codes; scores and sums are f32. Sixteen queries at a
+//! time meet all keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next
+//! product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
+//! side, and a register does.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
 
+mod kind;
 #[cfg(test)]
 mod tests;
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
+
+use kind::{CHUNK, MOST};
+pub(crate) use kind::{Codes, Kind, Split, Whole};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
@@ -50,7 +55,7 @@ pub(crate) fn lines(dim: usize) -> usize {
     dim / DEPTH
 }
 
-/// Lines of scratch that [`attention`] needs for sequences of up to `len` tokens.
+/// Lines of scratch that attention needs for sequences of up to `len` tokens.
 pub(crate) fn scratch_lines(len: usize, dim: usize, form: Form) -> usize {
     Parts::of(len, dim, form).end
 }
@@ -126,31 +131,98 @@ impl Twice {
     }
 }
 
-/// `softmax(q k^T / sqrt(dim)) v` to its place; `THREE` is [`Form::Bf16x3`].
+/// `softmax(q k^T / sqrt(dim)) v` to its place, in numbers of bf16.
 ///
 /// # Safety
 ///
-/// The CPU has AVX-512 BF16, and heads [fit](super::fits_tiles). Products are on tiles if there are
-/// any, which are those of AMX for bf16. `head` describes readable rows, `to` a place that nothing
-/// else touches, whose lines are split if `THREE`; `scratch` holds [`scratch_lines`].
+/// The CPU has AVX-512 BF16; for the rest as for [`run`], whose `tiles` are those of AMX for bf16 if
+/// there are any.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-pub(crate) unsafe fn attention<const THREE: bool>(
+pub(crate) unsafe fn attention_in_bf16<const SPLIT: bool>(
     tiles: Option<&Tiles>,
     head: &Head,
     to: To,
     scratch: *mut Line,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match SPLIT {
+            true => run::<Split>(tiles, head, to, scratch),
+            false => run::<Whole>(tiles, head, to, scratch),
+        }
+    }
+}
+
+/// The same in codes of int16.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 VNNI; for the rest as for [`run`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
+pub(crate) unsafe fn attention_in_codes(head: &Head, to: Rows<*mut f32>, scratch: *mut Line) {
+    // SAFETY: the caller's promise.
+    unsafe { run::<Codes>(None, head, To::Rows(to), scratch) }
+}
+
+/// Codes to a unit, and what a code stands for; 1 and 1 where there are none.
+#[derive(Clone, Copy)]
+struct Scale {
+    per: f32,
+    step: f32,
+}
+
+impl Scale {
+    const NONE: Self = Self {
+        per: 1.0,
+        step: 1.0,
+    };
+
+    /// That of a head's rows, queries, keys or values, where they become codes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run`], inside which it is.
+    #[inline(always)]
+    unsafe fn of<K: Kind>(rows: *const f32, head: &Head) -> Self {
+        if !K::CODES {
+            return Self::NONE;
+        }
+        // SAFETY: the caller's promise; heads are of whole registers.
+        unsafe {
+            let mut most = _mm512_setzero_ps();
+            // Zero, or NaN after a number that is not finite.
+            let mut finite = _mm512_setzero_ps();
+            for row in 0..head.len {
+                for at in (0..head.dim).step_by(TILE) {
+                    let x = _mm512_loadu_ps(rows.add(row * head.stride + at));
+                    most = _mm512_max_ps(most, _mm512_abs_ps(x));
+                    finite = _mm512_fmadd_ps(x, _mm512_setzero_ps(), finite);
+                }
+            }
+            let most = _mm512_reduce_max_ps(most);
+            let per = MOST / most;
+            Self {
+                // Nothing is left of numbers so small that this has no end.
+                per: if per.is_finite() { per } else { 0.0 },
+                step: most / MOST + Avx512(finite).sum(),
+            }
+        }
+    }
+}
+
+/// `softmax(q k^T / sqrt(dim)) v` to its place.
+///
+/// # Safety
+///
+/// As for [`Kind`], and the CPU has AVX-512 F, BW, VL and DQ. Heads [fit](super::fits_tiles). Products
+/// are on tiles if there are any. `head` describes readable rows, `to` a place that nothing else touches,
+/// whose lines are of the kind, and rows where that is codes; `scratch` holds [`scratch_lines`].
+#[inline(always)]
+unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut Line) {
     let Head { len, dim, .. } = *head;
     let padded = len.next_multiple_of(DEPTH);
     let (lines, columns) = (lines(dim), dim / TILE);
-    let parts = Parts::of(
-        len,
-        dim,
-        match THREE {
-            true => Form::Bf16x3,
-            false => Form::Bf16,
-        },
-    );
+    let parts = Parts::of(len, dim, K::FORM);
     // SAFETY: the caller's promise; the parts are as `Parts` has them.
     unsafe {
         let twice = |at: usize, low: usize| Twice {
@@ -162,14 +234,18 @@ pub(crate) unsafe fn attention<const THREE: bool>(
         let query = twice(parts.query, lines * TILE);
         let weights = twice(parts.weights, padded / DEPTH * TILE);
         let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
-        transpose_keys::<THREE>(head, keys);
-        pair_values::<THREE>(head, values);
+        // No closure: what is not inlined lacks the instructions that its caller has.
+        let of_query = Scale::of::<K>(head.query, head);
+        let of_key = Scale::of::<K>(head.key, head);
+        let of_value = Scale::of::<K>(head.value, head);
+        transpose_keys::<K>(head, of_key.per, keys);
+        pair_values::<K>(head, of_value.per, values);
         for first in (0..len).step_by(TILE) {
             let rows = TILE.min(len - first);
             for line in 0..lines {
                 for r in 0..TILE {
-                    let row = row_of::<THREE>(head.query, head, first + r, line);
-                    store::<THREE>(query.add(line * TILE + r), row);
+                    let row = row_of::<K>(head.query, head, of_query.per, first + r, line);
+                    store::<K>(query.add(line * TILE + r), row);
                 }
             }
             for tile in (0..padded / TILE).step_by(2) {
@@ -179,13 +255,14 @@ pub(crate) unsafe fn attention<const THREE: bool>(
                     right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
                     right_stride: TILE,
                     steps: lines,
+                    step: of_query.step * of_key.step,
                 };
-                product.store::<THREE>(tiles, scores.add(tile), padded);
+                product.store::<K>(tiles, scores.add(tile), padded);
             }
             let mut factors = [0.0; TILE];
             for r in 0..rows {
                 let scores = scores.cast::<f32>().add(r * padded);
-                factors[r] = softmax::<THREE>(scores, len, dim, weights.add(r));
+                factors[r] = softmax::<K>(scores, len, dim, weights.add(r));
             }
             for column in (0..columns).step_by(2) {
                 let product = Product16 {
@@ -194,12 +271,14 @@ pub(crate) unsafe fn attention<const THREE: bool>(
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
                     right_stride: columns * TILE,
                     steps: padded / DEPTH,
+                    // Weights are codes of numbers up to 1.
+                    step: of_value.step / MOST,
                 };
-                product.store::<THREE>(tiles, out.add(column), dim);
+                product.store::<K>(tiles, out.add(column), dim);
             }
             for r in 0..rows {
                 let row = out.cast::<f32>().add(r * dim);
-                send::<THREE>(row, dim, _mm512_set1_ps(factors[r]), to, first + r);
+                send::<K>(row, dim, _mm512_set1_ps(factors[r]), to, first + r);
             }
         }
     }
@@ -209,10 +288,9 @@ pub(crate) unsafe fn attention<const THREE: bool>(
 ///
 /// # Safety
 ///
-/// As for [`attention`], inside which it is.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, to: To, r: usize) {
+/// As for [`run`], inside which it is.
+#[inline(always)]
+unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r: usize) {
     for line in 0..lines(dim) {
         // SAFETY: the caller's promise.
         unsafe {
@@ -221,10 +299,11 @@ unsafe fn send<const THREE: bool>(from: *const f32, dim: usize, factor: __m512, 
             let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
             match to {
                 To::Lines { left, row, step } => {
-                    let both = split::<THREE>(low, high);
+                    debug_assert!(!K::CODES, "a row becomes codes as a whole");
+                    let both = K::line(low, high, _mm512_set1_ps(1.0));
                     let [upper, lower] = left.line(row + r, step + line);
                     _mm512_store_si512(upper.cast(), both[0]);
-                    if THREE {
+                    if K::SPLIT {
                         _mm512_store_si512(lower.cast(), both[1]);
                     }
                 }
@@ -246,6 +325,8 @@ struct Product16 {
     right: [Twice; 2],
     right_stride: usize,
     steps: usize,
+    /// What a sum of codes stands for.
+    step: f32,
 }
 
 impl Product16 {
@@ -255,14 +336,13 @@ impl Product16 {
     /// # Safety
     ///
     /// There are as many lines as this says, of 16 rows, and room for the sums of 16.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn store<const THREE: bool>(&self, tiles: Option<&Tiles>, to: *mut Line, stride: usize) {
+    #[inline(always)]
+    unsafe fn store<K: Kind>(&self, tiles: Option<&Tiles>, to: *mut Line, stride: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             match tiles {
-                Some(tiles) => self.store_tiles::<THREE>(tiles, to, stride),
-                None => self.store_registers::<THREE>(to.cast(), stride),
+                Some(tiles) => self.store_tiles::<K>(tiles, to, stride),
+                None => self.store_registers::<K>(to.cast(), stride),
             }
         }
     }
@@ -270,19 +350,18 @@ impl Product16 {
     /// # Safety
     ///
     /// As for [`store`](Self::store).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn store_registers<const THREE: bool>(&self, to: *mut f32, stride: usize) {
+    #[inline(always)]
+    unsafe fn store_registers<K: Kind>(&self, to: *mut f32, stride: usize) {
         let mut row = 0;
         while row < self.rows {
             // SAFETY: the caller's promise; no more rows than there are.
             unsafe {
                 let to = to.add(row * stride);
                 row += match self.rows - row {
-                    8.. => (self.sum_rows::<THREE, 8>(row, to, stride), 8).1,
-                    4.. => (self.sum_rows::<THREE, 4>(row, to, stride), 4).1,
-                    2.. => (self.sum_rows::<THREE, 2>(row, to, stride), 2).1,
-                    _ => (self.sum_rows::<THREE, 1>(row, to, stride), 1).1,
+                    8.. => (self.sum_rows::<K, 8>(row, to, stride), 8).1,
+                    4.. => (self.sum_rows::<K, 4>(row, to, stride), 4).1,
+                    2.. => (self.sum_rows::<K, 2>(row, to, stride), 2).1,
+                    _ => (self.sum_rows::<K, 1>(row, to, stride), 1).1,
                 };
             }
         }
@@ -293,24 +372,55 @@ impl Product16 {
     /// # Safety
     ///
     /// As for [`store`](Self::store).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn sum_rows<const THREE: bool, const MR: usize>(
-        &self,
-        row: usize,
-        to: *mut f32,
-        stride: usize,
-    ) {
+    #[inline(always)]
+    unsafe fn sum_rows<K: Kind, const MR: usize>(&self, row: usize, to: *mut f32, stride: usize) {
         let [one, two] = self.right;
-        let mut sums = [[_mm512_setzero_ps(); 2]; MR];
         // SAFETY: the caller's promise.
         unsafe {
-            // The small ones first.
-            if THREE {
-                sums = self.sum_in(sums, row, self.left.lower(), [one.at, two.at]);
-                sums = self.sum_in(sums, row, self.left.at, [one.lower(), two.lower()]);
+            if K::CODES {
+                return self.sum_codes::<K, MR>(row, to, stride);
             }
-            sums = self.sum_in(sums, row, self.left.at, [one.at, two.at]);
+            let mut sums = [[_mm512_setzero_si512(); 2]; MR];
+            let all = 0..self.steps;
+            // The small ones first.
+            if K::SPLIT {
+                let right = [one.at, two.at];
+                sums = self.sum_in::<K, MR>(sums, row, self.left.lower(), right, all.clone());
+                let right = [one.lower(), two.lower()];
+                sums = self.sum_in::<K, MR>(sums, row, self.left.at, right, all.clone());
+            }
+            sums = self.sum_in::<K, MR>(sums, row, self.left.at, [one.at, two.at], all);
+            for r in 0..MR {
+                for j in 0..2 {
+                    _mm512_store_si512(to.add(r * stride + j * TILE).cast(), sums[r][j]);
+                }
+            }
+        }
+    }
+
+    /// The same of codes, a chunk at a time.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store).
+    #[inline(always)]
+    unsafe fn sum_codes<K: Kind, const MR: usize>(&self, row: usize, to: *mut f32, stride: usize) {
+        let right = self.right.map(|right| right.at);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let step = _mm512_set1_ps(self.step);
+            let mut sums = [[_mm512_setzero_ps(); 2]; MR];
+            for first in (0..self.steps).step_by(CHUNK) {
+                let chunk = first..self.steps.min(first + CHUNK);
+                let zeros = [[_mm512_setzero_si512(); 2]; MR];
+                let found = self.sum_in::<K, MR>(zeros, row, self.left.at, right, chunk);
+                for r in 0..MR {
+                    for j in 0..2 {
+                        let found = _mm512_cvtepi32_ps(found[r][j]);
+                        sums[r][j] = _mm512_fmadd_ps(found, step, sums[r][j]);
+                    }
+                }
+            }
             for r in 0..MR {
                 for j in 0..2 {
                     _mm512_store_ps(to.add(r * stride + j * TILE), sums[r][j]);
@@ -319,33 +429,31 @@ impl Product16 {
         }
     }
 
-    /// Adds a product of `MR` rows from row `row` on to sums in registers.
+    /// Adds a product of `MR` rows from row `row` on to sums in registers, over some steps.
     ///
     /// # Safety
     ///
     /// As for [`store`](Self::store).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn sum_in<const MR: usize>(
+    #[inline(always)]
+    unsafe fn sum_in<K: Kind, const MR: usize>(
         &self,
-        mut sums: [[__m512; 2]; MR],
+        mut sums: [[__m512i; 2]; MR],
         row: usize,
         left: *const Line,
         right: [*mut Line; 2],
-    ) -> [[__m512; 2]; MR] {
-        // SAFETY: both are 512 bits.
-        let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
-        for step in 0..self.steps {
+        steps: Range<usize>,
+    ) -> [[__m512i; 2]; MR] {
+        for step in steps {
             for word in 0..TILE {
                 // SAFETY: the caller's promise; a line is a register of sixteen words.
                 unsafe {
                     let right = right.map(|at| at.add(step * self.right_stride + word));
-                    let right = right.map(|line| pairs(_mm512_load_si512(line.cast())));
+                    let right = right.map(|line| _mm512_load_si512(line.cast()));
                     for r in 0..MR {
                         let line = left.add(step * TILE + row + r).cast::<i32>();
-                        let x = pairs(_mm512_set1_epi32(*line.add(word)));
+                        let x = _mm512_set1_epi32(*line.add(word));
                         for j in 0..2 {
-                            sums[r][j] = _mm512_dpbf16_ps(sums[r][j], x, right[j]);
+                            sums[r][j] = K::add_products(sums[r][j], x, right[j]);
                         }
                     }
                 }
@@ -359,9 +467,8 @@ impl Product16 {
     /// # Safety
     ///
     /// As for [`store`](Self::store).
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-    unsafe fn store_tiles<const THREE: bool>(&self, _: &Tiles, to: *mut Line, stride: usize) {
+    #[inline(always)]
+    unsafe fn store_tiles<K: Kind>(&self, _: &Tiles, to: *mut Line, stride: usize) {
         let [one, two] = self.right;
         // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
         // them.
@@ -372,7 +479,7 @@ impl Product16 {
                 options(nostack, nomem, preserves_flags)
             );
             // The small ones first.
-            if THREE {
+            if K::SPLIT {
                 self.sum(self.left.lower(), [one.at, two.at]);
                 self.sum(self.left.at, [one.lower(), two.lower()]);
             }
@@ -392,8 +499,7 @@ impl Product16 {
     /// # Safety
     ///
     /// As for [`store`](Self::store), and tiles are laid out.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+    #[inline(always)]
     unsafe fn sum(&self, left: *const Line, [one, two]: [*mut Line; 2]) {
         for step in 0..self.steps {
             // SAFETY: the caller's promise.
@@ -415,33 +521,15 @@ impl Product16 {
     }
 }
 
-/// 32 numbers rounded to bf16, and what that leaves of them, rounded in turn; zeros where that is
-/// not asked for.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn split<const THREE: bool>(low: __m512, high: __m512) -> [__m512i; 2] {
-    // SAFETY: both are 512 bits.
-    let bits = |x: __m512bh| unsafe { std::mem::transmute::<__m512bh, __m512i>(x) };
-    let upper = bits(_mm512_cvtne2ps_pbh(high, low));
-    if !THREE {
-        return [upper, _mm512_setzero_si512()];
-    }
-    let wide = |x: __m256i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)));
-    let low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(upper)));
-    let high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(upper)));
-    [upper, bits(_mm512_cvtne2ps_pbh(high, low))]
-}
-
 /// # Safety
 ///
-/// There is such a line, also of the lower parts if `THREE`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn store<const THREE: bool>(to: Twice, [upper, lower]: [__m512i; 2]) {
+/// There is such a line, also of the lower parts if there are any.
+#[inline(always)]
+unsafe fn store<K: Kind>(to: Twice, [upper, lower]: [__m512i; 2]) {
     // SAFETY: the caller's promise; lines are aligned.
     unsafe {
         _mm512_store_si512(to.at.cast(), upper);
-        if THREE {
+        if K::SPLIT {
             _mm512_store_si512(to.lower().cast(), lower);
         }
     }
@@ -451,22 +539,26 @@ unsafe fn store<const THREE: bool>(to: Twice, [upper, lower]: [__m512i; 2]) {
 ///
 /// # Safety
 ///
-/// As for [`attention`], inside which it is.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn row_of<const THREE: bool>(
+/// As for [`run`], inside which it is.
+#[inline(always)]
+unsafe fn row_of<K: Kind>(
     of: *const f32,
     head: &Head,
+    per: f32,
     row: usize,
     line: usize,
 ) -> [__m512i; 2] {
-    if row >= head.len {
-        return [_mm512_setzero_si512(); 2];
-    }
     // SAFETY: the caller's promise.
     unsafe {
+        if row >= head.len {
+            return [_mm512_setzero_si512(); 2];
+        }
         let at = of.add(row * head.stride + line * DEPTH);
-        split::<THREE>(_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(TILE)))
+        K::line(
+            _mm512_loadu_ps(at),
+            _mm512_loadu_ps(at.add(TILE)),
+            _mm512_set1_ps(per),
+        )
     }
 }
 
@@ -474,10 +566,9 @@ unsafe fn row_of<const THREE: bool>(
 ///
 /// # Safety
 ///
-/// As for [`attention`], inside which it is.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn transpose_keys<const THREE: bool>(head: &Head, to: Twice) {
+/// As for [`run`], inside which it is.
+#[inline(always)]
+unsafe fn transpose_keys<K: Kind>(head: &Head, per: f32, to: Twice) {
     let lines = lines(head.dim);
     for tile in 0..head.len.next_multiple_of(DEPTH) / TILE {
         for line in 0..lines {
@@ -486,13 +577,13 @@ unsafe fn transpose_keys<const THREE: bool>(head: &Head, to: Twice) {
                 let mut rows = [[_mm512_setzero_si512(); TILE]; 2];
                 for r in 0..TILE {
                     [rows[0][r], rows[1][r]] =
-                        row_of::<THREE>(head.key, head, tile * TILE + r, line);
+                        row_of::<K>(head.key, head, per, tile * TILE + r, line);
                 }
                 let upper = transposed(rows[0]);
-                let lower = if THREE { transposed(rows[1]) } else { upper };
+                let lower = if K::SPLIT { transposed(rows[1]) } else { upper };
                 for r in 0..TILE {
                     let to = to.add((tile * lines + line) * TILE + r);
-                    store::<THREE>(to, [upper[r], lower[r]]);
+                    store::<K>(to, [upper[r], lower[r]]);
                 }
             }
         }
@@ -502,7 +593,7 @@ unsafe fn transpose_keys<const THREE: bool>(head: &Head, to: Twice) {
 /// A matrix of 32-bit elements with rows and columns swapped: first inside its blocks of four by
 /// four, then the blocks.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
     let mut quads = rows;
     for i in (0..TILE).step_by(4) {
@@ -538,27 +629,32 @@ fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
 ///
 /// # Safety
 ///
-/// As for [`attention`], inside which it is.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn pair_values<const THREE: bool>(head: &Head, to: Twice) {
+/// As for [`run`], inside which it is.
+#[inline(always)]
+unsafe fn pair_values<K: Kind>(head: &Head, per: f32, to: Twice) {
     let columns = head.dim / TILE;
-    // Numbers 0 and 16, 1 and 17, and so on.
-    let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    let second = _mm512_add_epi32(first, _mm512_set1_epi32(TILE as i32));
-    let order = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
-    for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
-        let (step, line) = (pair / TILE, pair % TILE);
-        for column in 0..columns {
-            // SAFETY: the caller's promise.
-            unsafe {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Numbers 0 and 16, 1 and 17, and so on.
+        let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let second = _mm512_add_epi32(first, _mm512_set1_epi32(TILE as i32));
+        let order = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+        let per = _mm512_set1_ps(per);
+        for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
+            let (step, line) = (pair / TILE, pair % TILE);
+            for column in 0..columns {
                 let number = |key: usize| match key < head.len {
                     true => _mm512_loadu_ps(head.value.add(key * head.stride + column * TILE)),
                     false => _mm512_setzero_ps(),
                 };
-                let both = split::<THREE>(number(2 * pair), number(2 * pair + 1));
-                let both = both.map(|part| _mm512_permutexvar_epi16(order, part));
-                store::<THREE>(to.add((step * columns + column) * TILE + line), both);
+                let [upper, lower] = K::line(number(2 * pair), number(2 * pair + 1), per);
+                let upper = _mm512_permutexvar_epi16(order, upper);
+                let lower = match K::SPLIT {
+                    true => _mm512_permutexvar_epi16(order, lower),
+                    false => lower,
+                };
+                let to = to.add((step * columns + column) * TILE + line);
+                store::<K>(to, [upper, lower]);
             }
         }
     }
@@ -567,7 +663,7 @@ unsafe fn pair_values<const THREE: bool>(head: &Head, to: Twice) {
 /// `2^x` for `x <= 0` as [`exp2_coarse`](crate::cpu::math::exp2_coarse) has it, but that what is too
 /// small becomes zero by itself.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 fn exp2(x: __m512) -> __m512 {
     let whole = _mm512_roundscale_ps::<0>(x);
     let rest = _mm512_sub_ps(x, whole);
@@ -588,15 +684,9 @@ fn exp2(x: __m512) -> __m512 {
 ///
 /// # Safety
 ///
-/// As for [`attention`], inside which it is.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-unsafe fn softmax<const THREE: bool>(
-    scores: *const f32,
-    len: usize,
-    dim: usize,
-    weights: Twice,
-) -> f32 {
+/// As for [`run`], inside which it is.
+#[inline(always)]
+unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: Twice) -> f32 {
     // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
     unsafe {
         let full = len / TILE;
@@ -612,10 +702,12 @@ unsafe fn softmax<const THREE: bool>(
         }
         let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
         let scale = 1.0 / (dim as f32).sqrt();
-        let factor = match THREE {
+        let factor = match K::SPLIT {
             true => _mm512_set1_ps(scale),
             false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
         };
+        // Weights are at most 1.
+        let most = _mm512_set1_ps(MOST);
         let mut sum = _mm512_setzero_ps();
         for step in 0..len.div_ceil(DEPTH) {
             let mut half = |at: usize| {
@@ -626,13 +718,13 @@ unsafe fn softmax<const THREE: bool>(
                 };
                 let x = _mm512_sub_ps(_mm512_load_ps(scores.add(at)), largest);
                 let x = Avx512(_mm512_mul_ps(x, factor));
-                let e = if THREE { exp(x).0 } else { exp2(x.0) };
+                let e = if K::SPLIT { exp(x).0 } else { exp2(x.0) };
                 let e = _mm512_maskz_mov_ps(here, e);
                 sum = _mm512_add_ps(sum, e);
                 e
             };
             let (low, high) = (half(step * DEPTH), half(step * DEPTH + TILE));
-            store::<THREE>(weights.add(step * TILE), split::<THREE>(low, high));
+            store::<K>(weights.add(step * TILE), K::line(low, high, most));
         }
         1.0 / Avx512(sum).sum()
     }

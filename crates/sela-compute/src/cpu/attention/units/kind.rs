@@ -1,0 +1,129 @@
+//! Kinds of numbers that attention multiplies, as types.
+
+use std::arch::x86_64::*;
+
+use crate::cpu::blocks::Form;
+
+/// The largest code of int16 on either side of zero. 32 bits hold the sum of so many products as
+/// [`CHUNK`] steps have, whatever the codes are.
+pub(super) const MOST: f32 = 4095.0;
+/// Steps over which integers are summed; then they go to f32.
+pub(super) const CHUNK: usize = 4;
+const _: () = assert!(CHUNK * super::DEPTH * 4095 * 4095 <= i32::MAX as usize);
+
+/// A kind of numbers.
+///
+/// # Safety
+///
+/// All methods may only run on a CPU that has what the kind multiplies by, inside a function that
+/// enables it: AVX-512 BF16 for bf16, AVX-512 VNNI for codes.
+pub(crate) trait Kind {
+    /// What it is called elsewhere.
+    const FORM: Form;
+    /// Whether there are two parts of each number.
+    const SPLIT: bool = matches!(Self::FORM, Form::Bf16x3);
+    /// Whether numbers are codes and sums are i32, of at most [`CHUNK`] steps.
+    const CODES: bool = matches!(Self::FORM, Form::Int16);
+
+    /// 32 numbers as a line, and what that leaves of them, where that is asked for. `per` is of codes:
+    /// as many as a unit has.
+    unsafe fn line(low: __m512, high: __m512, per: __m512) -> [__m512i; 2];
+
+    /// Adds to sixteen sums the products of sixteen pairs.
+    unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i;
+}
+
+/// bf16.
+pub(crate) enum Whole {}
+
+/// bf16 in two parts.
+pub(crate) enum Split {}
+
+/// Codes of 16 bits, as many to a unit as the largest of a head's queries, keys or values allows.
+pub(crate) enum Codes {}
+
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+    // SAFETY: the caller's promise; all are 512 bits.
+    unsafe {
+        let pairs = |x| std::mem::transmute::<__m512i, __m512bh>(x);
+        _mm512_castps_si512(_mm512_dpbf16_ps(
+            _mm512_castsi512_ps(sums),
+            pairs(x),
+            pairs(y),
+        ))
+    }
+}
+
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise; both are 512 bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+impl Kind for Whole {
+    const FORM: Form = Form::Bf16;
+
+    #[inline(always)]
+    unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { [rounded(low, high), _mm512_setzero_si512()] }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { add_bf16(sums, x, y) }
+    }
+}
+
+impl Kind for Split {
+    const FORM: Form = Form::Bf16x3;
+
+    #[inline(always)]
+    unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let upper = rounded(low, high);
+            let wide = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)));
+            let low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(upper)));
+            let high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(upper)));
+            [upper, rounded(low, high)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { add_bf16(sums, x, y) }
+    }
+}
+
+impl Kind for Codes {
+    const FORM: Form = Form::Int16;
+
+    #[inline(always)]
+    unsafe fn line(low: __m512, high: __m512, per: __m512) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let code = |x| _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, per)));
+            let low = _mm512_castsi256_si512(code(low));
+            [
+                _mm512_inserti64x4::<1>(low, code(high)),
+                _mm512_setzero_si512(),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_dpwssd_epi32(sums, x, y) }
+    }
+}

@@ -1,0 +1,227 @@
+//! Attention by the units of blocks, on tiles and in registers, against f64.
+
+#![allow(clippy::print_stdout)] // It says what this CPU lacks.
+
+use super::*;
+use crate::cpu::attention::has_bf16;
+use crate::cpu::blocks::{Form, Room, Unit};
+
+/// Numbers in -2..2.
+fn noise(n: usize, seed: u32) -> Vec<f32> {
+    crate::cpu::blocks::tests::noise(n, seed)
+        .iter()
+        .map(|x| 2.0 * x)
+        .collect()
+}
+
+/// What this CPU has.
+fn all() -> Vec<(Unit, Form)> {
+    let vnni = crate::isa::Isa::Avx512.is_available() && is_x86_feature_detected!("avx512vnni");
+    let mut all = vec![
+        (Unit::Amx, Form::Bf16),
+        (Unit::Amx, Form::Bf16x3),
+        (Unit::Avx512, Form::Bf16),
+        (Unit::Avx512, Form::Bf16x3),
+        (Unit::Avx512, Form::Int16),
+    ];
+    all.retain(|(unit, form)| {
+        let has = match form {
+            Form::Int16 => vnni,
+            _ => has_bf16(*unit),
+        };
+        if !has {
+            println!("skipped: this CPU has no attention in {form:?} by {unit:?}");
+        }
+        has
+    });
+    all
+}
+
+/// Two heads of a sequence that begins in the third row, as numbers.
+fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
+    const BEFORE: usize = 3;
+    let (heads, stride) = (2, 6 * dim);
+    let mut room = Room::new(form);
+    room.fit(BEFORE + len, heads * dim);
+    let left = room.left(heads * dim);
+    // What an earlier call left there must not matter.
+    let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
+    let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
+    // SAFETY: the caller has found the unit on this CPU; all rows and lines are there.
+    unsafe {
+        let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
+        for head in 0..heads {
+            let query = projected.as_ptr().add(head * dim);
+            let lines = To::Lines {
+                left,
+                row: BEFORE,
+                step: head * lines(dim),
+            };
+            let of = Head {
+                query,
+                key: query.add(heads * dim),
+                value: query.add(2 * heads * dim),
+                stride,
+                len,
+                dim,
+            };
+            let rows = Rows {
+                at: plain.as_mut_ptr().add(head * dim),
+                stride: heads * dim,
+            };
+            let scratch = scratch.as_mut_ptr();
+            if form == Form::Int16 {
+                attention_in_codes(&of, rows, scratch);
+                continue;
+            }
+            for to in [lines, To::Rows(rows)] {
+                match form {
+                    Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &of, to, scratch),
+                    _ => attention_in_bf16::<false>(tiles.as_ref(), &of, to, scratch),
+                }
+            }
+        }
+        drop(tiles);
+        if form == Form::Int16 {
+            return plain;
+        }
+        let split = form == Form::Bf16x3;
+        for row in 0..len {
+            for step in 0..heads * lines(dim) {
+                let [upper, lower] = left.line(BEFORE + row, step);
+                let numbers = |line: *mut Line| {
+                    let numbers = *line.cast::<[u16; DEPTH]>();
+                    numbers.map(|bits| f32::from_bits(u32::from(bits) << 16))
+                };
+                let lower = if split { numbers(lower) } else { [0.0; DEPTH] };
+                found.extend(numbers(upper).iter().zip(lower).map(|(x, y)| x + y));
+            }
+        }
+        // Rows are what lines are before they are rounded.
+        for (x, y) in found.iter().zip(&plain) {
+            let most = y.abs() / if split { 65_536.0 } else { 256.0 };
+            assert!((x - y).abs() <= most, "{x} in lines, {y} in rows");
+        }
+    }
+    found
+}
+
+/// The same in f64, of numbers rounded to bf16 unless they are `exact`.
+fn expected(projected: &[f32], len: usize, dim: usize, exact: bool) -> Vec<f64> {
+    let number = |row: usize, part: usize, at: usize| {
+        let x = projected[row * 6 * dim + part * 2 * dim + at];
+        match exact {
+            true => f64::from(x),
+            false => half::bf16::from_f32(x).to_f64(),
+        }
+    };
+    let mut found = vec![0.0; len * 2 * dim];
+    for (head, row) in (0..2).flat_map(|head| (0..len).map(move |row| (head, row))) {
+        let first = head * dim;
+        let score = |key: usize| {
+            let products = (0..dim).map(|i| number(row, 0, first + i) * number(key, 1, first + i));
+            products.sum::<f64>() / (dim as f64).sqrt()
+        };
+        let scores: Vec<f64> = (0..len).map(score).collect();
+        let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|s| (s - largest).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        for i in 0..dim {
+            let values = (0..len).map(|key| weights[key] * number(key, 2, first + i));
+            found[row * 2 * dim + first + i] = values.sum::<f64>() / sum;
+        }
+    }
+    found
+}
+
+#[test]
+fn attention_is_as_in_f64_at_lengths_around_every_border() {
+    for (by, dim) in all()
+        .into_iter()
+        .flat_map(|by| [32, 64, 96, 160].map(|dim| (by, dim)))
+    {
+        for len in [
+            1, 2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65, 127, 128, 129, 200, 512,
+        ] {
+            let projected = noise(len * 6 * dim, (len * dim) as u32);
+            let found = attend(by, &projected, len, dim);
+            // Weights and results are rounded by up to 2^-9, 2^-17 or, of codes, 2^-13 of the largest;
+            // values are below 2.
+            let (exact, most) = match by.1 {
+                Form::Bf16x3 => (true, 1e-4),
+                Form::Int16 => (true, 3e-3),
+                _ => (false, 8e-3),
+            };
+            let expected = expected(&projected, len, dim, exact);
+            assert_eq!(found.len(), expected.len());
+            for (at, (x, y)) in found.iter().zip(expected).enumerate() {
+                let off = (f64::from(*x) - y).abs();
+                assert!(
+                    off <= most,
+                    "{by:?}, {len} tokens, {dim}: number {at} is {x}, not {y}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn no_head_makes_the_sums_of_codes_overflow() {
+    for by in all().into_iter().filter(|(_, form)| *form == Form::Int16) {
+        for (len, dim) in [(1, 32), (128, 128), (300, 160)] {
+            // All numbers alike: each code is the largest, and each value the result.
+            let projected = vec![-1.5; len * 6 * dim];
+            for x in attend(by, &projected, len, dim) {
+                assert!((x + 1.5).abs() <= 1e-3, "{len} tokens, {dim}: {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_that_is_not_finite_is_not_lost_in_codes() {
+    let (len, dim) = (40, 32);
+    for by in all().into_iter().filter(|(_, form)| *form == Form::Int16) {
+        for (part, bad) in [(0, f32::NAN), (1, f32::INFINITY), (2, f32::NEG_INFINITY)] {
+            let mut projected = noise(len * 6 * dim, 9);
+            projected[17 * 6 * dim + part * 2 * dim + 5] = bad;
+            let found = attend(by, &projected, len, dim);
+            for (i, x) in found.iter().enumerate() {
+                // Of the first of two heads.
+                let bad = i % (2 * dim) < dim;
+                assert_eq!(x.is_nan(), bad, "part {part}, number {i}: {x}");
+            }
+        }
+    }
+}
+
+#[test]
+fn heads_of_zeros_and_of_next_to_nothing_are_no_trouble_in_codes() {
+    let (len, dim) = (20, 32);
+    for by in all().into_iter().filter(|(_, form)| *form == Form::Int16) {
+        for x in [0.0, 1e-40, -1e-30] {
+            let found = attend(by, &vec![x; len * 6 * dim], len, dim);
+            assert!(found.iter().all(|y| (y - x).abs() <= 1e-33), "{x}");
+        }
+    }
+}
+
+#[test]
+fn scores_beyond_what_an_exponential_holds_are_no_trouble() {
+    let (len, dim) = (40, 32);
+    let mut projected = noise(len * 6 * dim, 7);
+    // Scores beyond what an exponential of f32 holds.
+    projected.iter_mut().for_each(|x| *x *= 40.0);
+    for by in all() {
+        let found = attend(by, &projected, len, dim);
+        assert!(found.iter().all(|x| x.is_finite()));
+        // Of codes, scores of thousands are off by more than weights can bear.
+        if by.1 == Form::Int16 {
+            continue;
+        }
+        for (x, y) in found.iter().zip(expected(&projected, len, dim, false)) {
+            let off = (f64::from(*x) - y).abs();
+            assert!(off <= 80.0 * 2e-2, "{by:?}: {x}, not {y}");
+        }
+    }
+}
