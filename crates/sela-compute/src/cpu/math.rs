@@ -125,7 +125,7 @@ pub(super) unsafe fn exp<V: Lanes>(x: V) -> V {
 
 /// `2^x` as a polynomial, fitted for the least relative error on `|x| <= 1/2`.
 #[allow(clippy::excessive_precision)]
-pub(super) const EXP2_FIT: [f32; 5] = [
+const EXP2_FIT: [f32; 5] = [
     0.999_999_26,
     0.693_121_8,
     0.240_247_45,

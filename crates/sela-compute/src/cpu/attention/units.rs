@@ -27,7 +27,7 @@ use crate::cpu::blocks::{Form, Left, Line};
 use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
-use crate::cpu::math::{EXP2_FIT, exp};
+use crate::cpu::math::exp;
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -660,23 +660,21 @@ unsafe fn pair_values<K: Kind>(head: &Head, per: f32, to: Twice) {
     }
 }
 
-/// `2^x` for `x <= 0` as [`exp2_coarse`](crate::cpu::math::exp2_coarse) has it, but that what is too
-/// small becomes zero by itself.
+/// `2^x` as a polynomial, fitted for the least relative error on `0 <= x <= 1`.
+const EXP2_FIT: [f32; 4] = [0.999_925_2, 0.695_833_56, 0.226_067_16, 0.078_024_52];
+
+/// `2^x` for `x <= 0`, to 8e-5 relative: a twentieth of what rounding to bf16 takes. What is too small
+/// becomes zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 fn exp2(x: __m512) -> __m512 {
-    let whole = _mm512_roundscale_ps::<0>(x);
-    let rest = _mm512_sub_ps(x, whole);
-    let [last, others @ ..] = {
-        let mut fit = EXP2_FIT;
-        fit.reverse();
-        fit
-    };
-    let mut sum = _mm512_set1_ps(last);
-    for factor in others {
-        sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(factor));
-    }
-    _mm512_scalef_ps(sum, whole)
+    // What is above the next lower integer, to which scaling rounds by itself.
+    let rest = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF }>(x);
+    let mut sum = _mm512_set1_ps(EXP2_FIT[3]);
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[2]));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[1]));
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[0]));
+    _mm512_scalef_ps(sum, x)
 }
 
 /// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
@@ -709,22 +707,32 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
         // Weights are at most 1.
         let most = _mm512_set1_ps(MOST);
         let mut sum = _mm512_setzero_ps();
-        for step in 0..len.div_ceil(DEPTH) {
-            let mut half = |at: usize| {
-                let here = match at / TILE {
-                    i if i < full => u16::MAX,
-                    i if i == full => rest,
-                    _ => return _mm512_setzero_ps(),
+        // Of sixteen scores from `at` on those weights that `here` names, which are added up. No closure:
+        // see above.
+        macro_rules! weights_at {
+            ($at:expr, $here:expr) => {{
+                let x = _mm512_sub_ps(_mm512_load_ps(scores.add($at)), largest);
+                let x = _mm512_mul_ps(x, factor);
+                let e = if K::SPLIT { exp(Avx512(x)).0 } else { exp2(x) };
+                let e = match $here {
+                    u16::MAX => e,
+                    here => _mm512_maskz_mov_ps(here, e),
                 };
-                let x = _mm512_sub_ps(_mm512_load_ps(scores.add(at)), largest);
-                let x = Avx512(_mm512_mul_ps(x, factor));
-                let e = if K::SPLIT { exp(x).0 } else { exp2(x.0) };
-                let e = _mm512_maskz_mov_ps(here, e);
                 sum = _mm512_add_ps(sum, e);
                 e
-            };
-            let (low, high) = (half(step * DEPTH), half(step * DEPTH + TILE));
+            }};
+        }
+        let whole = len / DEPTH;
+        for step in 0..whole {
+            let low = weights_at!(step * DEPTH, u16::MAX);
+            let high = weights_at!(step * DEPTH + TILE, u16::MAX);
             store::<K>(weights.add(step * TILE), K::line(low, high, most));
+        }
+        if !len.is_multiple_of(DEPTH) {
+            let here = (1_u32 << (len % DEPTH)) - 1;
+            let low = weights_at!(whole * DEPTH, here as u16);
+            let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16);
+            store::<K>(weights.add(whole * TILE), K::line(low, high, most));
         }
         1.0 / Avx512(sum).sum()
     }

@@ -49,12 +49,10 @@ pub(crate) enum Codes {}
 unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
     // SAFETY: the caller's promise; all are 512 bits.
     unsafe {
-        let pairs = |x| std::mem::transmute::<__m512i, __m512bh>(x);
-        _mm512_castps_si512(_mm512_dpbf16_ps(
-            _mm512_castsi512_ps(sums),
-            pairs(x),
-            pairs(y),
-        ))
+        // No closures here and below: what is not inlined lacks the instructions that its caller has.
+        let x = std::mem::transmute::<__m512i, __m512bh>(x);
+        let y = std::mem::transmute::<__m512i, __m512bh>(y);
+        _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, y))
     }
 }
 
@@ -65,6 +63,24 @@ unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
 unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
     // SAFETY: the caller's promise; both are 512 bits.
     unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn widened(x: __m256i) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))) }
+}
+
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn code(x: __m512, per: __m512) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, per))) }
 }
 
 impl Kind for Whole {
@@ -91,9 +107,8 @@ impl Kind for Split {
         // SAFETY: the caller's promise.
         unsafe {
             let upper = rounded(low, high);
-            let wide = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)));
-            let low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(upper)));
-            let high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(upper)));
+            let low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(upper)));
+            let high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(upper)));
             [upper, rounded(low, high)]
         }
     }
@@ -112,12 +127,9 @@ impl Kind for Codes {
     unsafe fn line(low: __m512, high: __m512, per: __m512) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let code = |x| _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, per)));
-            let low = _mm512_castsi256_si512(code(low));
-            [
-                _mm512_inserti64x4::<1>(low, code(high)),
-                _mm512_setzero_si512(),
-            ]
+            let both = _mm512_castsi256_si512(code(low, per));
+            let both = _mm512_inserti64x4::<1>(both, code(high, per));
+            [both, _mm512_setzero_si512()]
         }
     }
 
