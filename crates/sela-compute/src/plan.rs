@@ -136,10 +136,10 @@ pub enum Arithmetic {
     /// f16 products with f32 sums, activations kept in f16.
     F16,
     /// int16 products with i32 sums, each row of activations and each output's weights with a scale of
-    /// its own: some 14 and 11 bits; attention in f32.
+    /// its own, of some 14 and 11 bits; attention in int16, bf16 or f32.
     Int16,
     /// int8 products with i32 sums, each row of activations and each output's weights with a scale of
-    /// its own; attention in bf16 or f32.
+    /// its own; attention in int16, bf16 or f32.
     Int8,
 }
 

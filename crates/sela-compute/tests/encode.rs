@@ -45,13 +45,14 @@ fn bf16_meets_the_reference() {
 }
 
 #[test]
-fn int8_meets_the_reference() {
+fn int8_and_int16_meet_the_reference() {
     match Inventory::probe().cpu.int8 {
         Some(unit) => println!("int8 by {unit}"),
         None => println!("int8 unit: skipped, this CPU lacks one; its emulation runs"),
     }
     for isa in available() {
         self_test(isa, Arithmetic::Int8).unwrap();
+        self_test(isa, Arithmetic::Int16).unwrap();
     }
 }
 

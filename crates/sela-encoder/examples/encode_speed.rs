@@ -1,5 +1,5 @@
 //! Times embedding on the CPU, text to vectors: `encode_speed MODEL TEXTS.txt [ARITHMETIC] [THREADS]`,
-//! the arithmetic being one of f32, bf16x3, bf16, int8 (without it, that of f32 on this CPU).
+//! the arithmetic being one of f32, bf16x3, bf16, int16, int8 (without it, that of f32 on this CPU).
 //!
 //! One text of twelve tokens, a hundred texts at once, all of them, and long texts made of ten each;
 //! medians, with the least and the most.
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => (Dtype::F32, None),
         Some("f32") => (Dtype::F32, Some(Arithmetic::F32)),
         Some("bf16x3") => (Dtype::F32, Some(Arithmetic::Bf16x3)),
-        Some("int16") => (Dtype::Auto, Some(Arithmetic::Int16)),
+        Some("int16") => (Dtype::Bf16, Some(Arithmetic::Int16)),
         Some("int8") => (Dtype::Int8, Some(Arithmetic::Int8)),
         Some("bf16") => (Dtype::Bf16, Some(Arithmetic::Bf16)),
         Some(other) => return Err(format!("there is no arithmetic `{other}`").into()),

@@ -249,6 +249,23 @@ fn int8_keeps_its_promise() {
     assert!(mean >= 0.995, "{mean}");
 }
 
+#[test]
+fn int16_is_closer_than_auto_promises() {
+    // VNNI has it too.
+    let step = match Inventory::probe_cpu().cpu.int8 {
+        Some(_) => 1,
+        None => 8,
+    };
+    let encoder = open(&EncoderOptions {
+        dtype: Dtype::Bf16,
+        arithmetic: Some(Arithmetic::Int16),
+        ..on_the_cpu()
+    });
+    let (_, least, mean) = compare(&encoder, step);
+    assert!(least >= 0.9999, "{least}");
+    assert!(mean >= 0.99999, "{mean}");
+}
+
 /// Texts of many lengths with their own vectors, embedded alone.
 fn alone(encoder: &Encoder) -> Vec<(String, Vec<f32>)> {
     let (texts, _) = golden();
