@@ -1,5 +1,5 @@
-//! Matrix products of bf16 with f32 sums and of int8 and int16 with i32 sums: on AMX tiles, by AVX-512
-//! BF16 and VNNI, or emulated.
+//! Matrix products of bf16 with f32 sums and of int8 and int16 with i32 sums: of bf16 and int8 on AMX
+//! tiles, of all three by AVX-512 BF16 and VNNI, or emulated.
 //!
 //! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two (or, of
 //! int8, four) neighbouring inputs of sixteen outputs side by side. The left side is rounded once, by
@@ -183,7 +183,7 @@ impl Unit {
             #[cfg(target_arch = "x86_64")]
             (Self::Amx, Form::Int8) => amx::run_int8,
             #[cfg(target_arch = "x86_64")]
-            (Self::Amx, _) => amx::run_bf16,
+            (Self::Amx, Form::Bf16 | Form::Bf16x3) => amx::run_bf16,
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512, Form::Bf16 | Form::Bf16x3) => avx512::run_bf16,
             #[cfg(target_arch = "x86_64")]

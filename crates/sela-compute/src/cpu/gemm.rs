@@ -273,8 +273,8 @@ pub(crate) unsafe fn product<V: Lanes, const MR: usize, const NV: usize, const N
                     ..c
                 };
                 let ahead = match rows.div_ceil(MR) {
-                    // Each row of the panel is read once only.
-                    1 => Ahead::new(b.at.wrapping_add(STREAM * width).cast(), k * row_bytes, k),
+                    // Each row of the panel is read once at most.
+                    0 | 1 => Ahead::new(b.at.wrapping_add(STREAM * width).cast(), k * row_bytes, k),
                     // While one panel is multiplied, each tile brings its share of the next.
                     tiles if p + 1 < range.end => {
                         let next = b.at.wrapping_add(weights.inputs * width);

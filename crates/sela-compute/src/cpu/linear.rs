@@ -13,7 +13,7 @@ use crate::plan::Arithmetic;
 pub(crate) enum Linear {
     /// f32 panels.
     F32(Panels),
-    /// bf16, whole or split, or int8.
+    /// bf16, whole or split, int8 or int16.
     Blocks(Packed),
 }
 

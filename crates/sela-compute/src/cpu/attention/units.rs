@@ -18,8 +18,8 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use kind::{CHUNK, MOST};
 pub(crate) use kind::{Codes, Kind, Split, Whole};
+use kind::{MOST, SCORE_CHUNK, VALUE_CHUNK, WEIGHT_MOST};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
@@ -234,7 +234,8 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut
         let query = twice(parts.query, lines * TILE);
         let weights = twice(parts.weights, padded / DEPTH * TILE);
         let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
-        // No closure: what is not inlined lacks the instructions that its caller has.
+        // No closure that is long: what is not inlined lacks the instructions that its caller has
+        // (`tests/inlined` finds it).
         let of_query = Scale::of::<K>(head.query, head);
         let of_key = Scale::of::<K>(head.key, head);
         let of_value = Scale::of::<K>(head.value, head);
@@ -255,6 +256,7 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut
                     right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
                     right_stride: TILE,
                     steps: lines,
+                    chunk: SCORE_CHUNK,
                     step: of_query.step * of_key.step,
                 };
                 product.store::<K>(tiles, scores.add(tile), padded);
@@ -271,8 +273,9 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
                     right_stride: columns * TILE,
                     steps: padded / DEPTH,
-                    // Weights are codes of numbers up to 1.
-                    step: of_value.step / MOST,
+                    chunk: VALUE_CHUNK,
+                    // What a weight's code stands for is in the sum of the codes too.
+                    step: of_value.step,
                 };
                 product.store::<K>(tiles, out.add(column), dim);
             }
@@ -299,7 +302,7 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
             let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
             match to {
                 To::Lines { left, row, step } => {
-                    debug_assert!(!K::CODES, "a row becomes codes as a whole");
+                    assert!(!K::CODES, "a row becomes codes as a whole");
                     let both = K::line(low, high, _mm512_set1_ps(1.0));
                     let [upper, lower] = left.line(row + r, step + line);
                     _mm512_store_si512(upper.cast(), both[0]);
@@ -325,7 +328,8 @@ struct Product16 {
     right: [Twice; 2],
     right_stride: usize,
     steps: usize,
-    /// What a sum of codes stands for.
+    /// Steps over which sums of codes are integers, and what they stand for.
+    chunk: usize,
     step: f32,
 }
 
@@ -410,8 +414,8 @@ impl Product16 {
         unsafe {
             let step = _mm512_set1_ps(self.step);
             let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-            for first in (0..self.steps).step_by(CHUNK) {
-                let chunk = first..self.steps.min(first + CHUNK);
+            for first in (0..self.steps).step_by(self.chunk) {
+                let chunk = first..self.steps.min(first + self.chunk);
                 let zeros = [[_mm512_setzero_si512(); 2]; MR];
                 let found = self.sum_in::<K, MR>(zeros, row, self.left.at, right, chunk);
                 for r in 0..MR {
@@ -678,7 +682,7 @@ fn exp2(x: __m512) -> __m512 {
 }
 
 /// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
-/// zeros behind the last, and returns 1 over their sum.
+/// zeros behind the last, and returns 1 over their sum; of codes over the sum of the codes.
 ///
 /// # Safety
 ///
@@ -704,11 +708,12 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
             true => _mm512_set1_ps(scale),
             false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
         };
-        // Weights are at most 1.
-        let most = _mm512_set1_ps(MOST);
+        let most = _mm512_set1_ps(WEIGHT_MOST);
+        let one = _mm512_set1_ps(1.0);
         let mut sum = _mm512_setzero_ps();
-        // Of sixteen scores from `at` on those weights that `here` names, which are added up. No closure:
-        // see above.
+        // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
+        // is multiplied, so that however many small ones are rounded, they are parts of a whole. No closure,
+        // as above.
         macro_rules! weights_at {
             ($at:expr, $here:expr) => {{
                 let x = _mm512_sub_ps(_mm512_load_ps(scores.add($at)), largest);
@@ -718,6 +723,10 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
                     u16::MAX => e,
                     here => _mm512_maskz_mov_ps(here, e),
                 };
+                let e = match K::CODES {
+                    true => _mm512_roundscale_ps::<0>(_mm512_mul_ps(e, most)),
+                    false => e,
+                };
                 sum = _mm512_add_ps(sum, e);
                 e
             }};
@@ -726,13 +735,13 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
         for step in 0..whole {
             let low = weights_at!(step * DEPTH, u16::MAX);
             let high = weights_at!(step * DEPTH + TILE, u16::MAX);
-            store::<K>(weights.add(step * TILE), K::line(low, high, most));
+            store::<K>(weights.add(step * TILE), K::line(low, high, one));
         }
         if !len.is_multiple_of(DEPTH) {
             let here = (1_u32 << (len % DEPTH)) - 1;
             let low = weights_at!(whole * DEPTH, here as u16);
             let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16);
-            store::<K>(weights.add(whole * TILE), K::line(low, high, most));
+            store::<K>(weights.add(whole * TILE), K::line(low, high, one));
         }
         1.0 / Avx512(sum).sum()
     }

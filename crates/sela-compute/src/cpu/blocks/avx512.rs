@@ -83,6 +83,11 @@ impl Ahead {
     #[inline(always)]
     fn new<const MR: usize>(term: &Term, row: usize, steps: usize, step: usize) -> Self {
         let words = steps * TILE_LINES;
+        if term.ahead.is_null() && row > 0 {
+            // It is near already.
+            let at = term.panel.cast();
+            return Self { at, pace: 0 };
+        }
         if term.ahead.is_null() {
             // Of what is read but once, some steps ahead; the neighbour of a line comes with it.
             let pace = STEP_LINES / TILE_LINES * size_of::<Line>();
@@ -211,6 +216,7 @@ impl<N: Multiplied> Kernel for Registers<N> {
             // SAFETY: the caller's promise.
             unsafe { meanwhile.send::<Avx512, N>(r) };
         }
+        assert!(steps > 0, "a product has a depth");
         let mut row = 0;
         while row < rows {
             // SAFETY: the caller's promise; no row behind the last is read.

@@ -1,5 +1,5 @@
-//! Products of bf16 by f32 arithmetic and of int8 and int16 by i32 arithmetic, for CPUs without a unit. They are
-//! slower than plain f32 products and are what the units are held against.
+//! Products of bf16 by f32 arithmetic and of int8 and int16 by i32 arithmetic, for CPUs without a unit.
+//! They are slower than plain f32 products and are what the units are held against.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]

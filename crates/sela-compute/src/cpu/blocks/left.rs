@@ -89,8 +89,8 @@ impl Form {
     }
 }
 
-/// What a row's codes stand for: `least + code * step`, of int16 `code * step`. A row with a number that is not finite has
-/// a step of NaN, and so has all that is multiplied by it.
+/// What a row's codes stand for: `least + code * step`, of int16 `code * step`. A row with a number that
+/// is not finite has a step of NaN, and so has all that is multiplied by it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scale {
     pub(super) step: f32,

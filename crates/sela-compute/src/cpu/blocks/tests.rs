@@ -237,7 +237,7 @@ fn every_unit_multiplies_as_f64_does() {
                     let found = case.run(&packed, 0, how, false);
                     let expected = case.expected(form, matches!(how, How::Add));
                     for (at, (x, (y, size))) in found.iter().zip(expected).enumerate() {
-                        // f32 sums of up to 600 terms; of int8 the sum of two products, each
+                        // f32 sums of up to 2,700 terms; of int8 the sum of two products, each
                         // larger than what they come to.
                         let most = match form {
                             Form::Bf16 | Form::Bf16x3 | Form::Int16 => 2e-6 * (1.0 + size),
@@ -309,14 +309,21 @@ fn no_row_makes_the_sums_of_int16_overflow() {
         .into_iter()
         .flat_map(|inputs| all(Form::Int16).into_iter().map(move |unit| (inputs, unit)))
     {
-        for (first, rest) in [(1.0, 1.0), (-1.0, -1.0), (1.0, 0.001)] {
+        // The last two have the most codes that are nearly half of one above their weight.
+        for (large, first, rest) in [
+            (1, 1.0, 1.0),
+            (1, -1.0, -1.0),
+            (1, 1.0, 0.001),
+            (5, 1.0, 3.2e-5),
+            (6, 1.0, 2.4e-5),
+        ] {
             let mut case = Case::new(1, inputs, 1);
             case.weight.fill(rest);
-            case.weight[0] = first;
+            case.weight[..large].fill(first);
             case.left.fill(-3.0);
             let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int16, unit);
             let found = f64::from(case.run(&packed, 0, How::Set, false)[0]);
-            let exact = -3.0 * f64::from(first + rest * (inputs - 1) as f32);
+            let exact = -3.0 * case.weight.iter().map(|&w| f64::from(w)).sum::<f64>();
             // Each weight is rounded by half a code at most.
             let rounding = 3.0 * 0.51 / f64::from(per_step_wide(&case.weight));
             let most = rounding * inputs as f64 + 1e-4 * exact.abs();

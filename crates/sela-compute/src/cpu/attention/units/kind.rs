@@ -4,12 +4,16 @@ use std::arch::x86_64::*;
 
 use crate::cpu::blocks::Form;
 
-/// The largest code of int16 on either side of zero. 32 bits hold the sum of so many products as
-/// [`CHUNK`] steps have, whatever the codes are.
+/// The largest code of a query, a key or a value on either side of zero.
 pub(super) const MOST: f32 = 4095.0;
-/// Steps over which integers are summed; then they go to f32.
-pub(super) const CHUNK: usize = 4;
-const _: () = assert!(CHUNK * super::DEPTH * 4095 * 4095 <= i32::MAX as usize);
+/// That of a weight. Many small ones add up, so they are rounded more finely.
+pub(super) const WEIGHT_MOST: f32 = 16_383.0;
+/// Steps over which 32 bits hold the sums of scores, and of values, whatever the codes are; then they go
+/// to f32.
+pub(super) const SCORE_CHUNK: usize = 4;
+pub(super) const VALUE_CHUNK: usize = 1;
+const _: () = assert!(SCORE_CHUNK * super::DEPTH * 4095 * 4095 <= i32::MAX as usize);
+const _: () = assert!(VALUE_CHUNK * super::DEPTH * 4095 * 16_383 <= i32::MAX as usize);
 
 /// A kind of numbers.
 ///
@@ -22,7 +26,7 @@ pub(crate) trait Kind {
     const FORM: Form;
     /// Whether there are two parts of each number.
     const SPLIT: bool = matches!(Self::FORM, Form::Bf16x3);
-    /// Whether numbers are codes and sums are i32, of at most [`CHUNK`] steps.
+    /// Whether numbers are codes and sums are i32, of a few steps.
     const CODES: bool = matches!(Self::FORM, Form::Int16);
 
     /// 32 numbers as a line, and what that leaves of them, where that is asked for. `per` is of codes:
@@ -49,7 +53,8 @@ pub(crate) enum Codes {}
 unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
     // SAFETY: the caller's promise; all are 512 bits.
     unsafe {
-        // No closures here and below: what is not inlined lacks the instructions that its caller has.
+        // No closures here and below: what is not inlined lacks the instructions that its caller
+        // has (`tests/inlined` finds it).
         let x = std::mem::transmute::<__m512i, __m512bh>(x);
         let y = std::mem::transmute::<__m512i, __m512bh>(y);
         _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, y))
