@@ -140,7 +140,7 @@ fn doctor_fails_for_a_model_that_cannot_be_opened_and_not_for_one_that_is_not_he
             _ => panic!("{test}"),
         }
     }
-    assert_eq!(of("plain kernels"), 5);
+    assert_eq!(of("plain kernels"), 6);
     if cfg!(target_arch = "x86_64") {
         for what in [
             "avx512 kernels",

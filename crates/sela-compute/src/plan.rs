@@ -502,93 +502,62 @@ mod tests {
         }
     }
 
+    /// The plan of a CPU with these units, of which bf16 outpaces f32 or not.
+    fn planned_with(
+        (bf16, outpaces): (Option<Bf16Unit>, bool),
+        int8: Option<Int8Unit>,
+        precision: Precision,
+    ) -> Plan {
+        let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
+        inventory.cpu.bf16_outpaces_f32 = outpaces;
+        inventory.cpu.int8 = int8;
+        let options = PlanOptions {
+            precision,
+            ..PlanOptions::default()
+        };
+        plan(&inventory, &options).unwrap()
+    }
+
     #[test]
     fn auto_is_int16_where_bf16_is_missing_or_slow_and_vnni_is_there() {
         use Arithmetic::{Bf16, Bf16x3, F32, Int8, Int16};
-        let (amx, bf16) = (Some(Bf16Unit::Amx), Some(Bf16Unit::Avx512Bf16));
-        let (amx_int8, vnni) = (Some(Int8Unit::Amx), Some(Int8Unit::Avx512Vnni));
-        let cases: [(_, bool, _, Precision, &[Arithmetic], &str); 9] = [
+        let none = (None, false);
+        let slow = (Some(Bf16Unit::Avx512Bf16), false);
+        let fast = (Some(Bf16Unit::Avx512Bf16), true);
+        let amx = (Some(Bf16Unit::Amx), true);
+        let vnni = Some(Int8Unit::Avx512Vnni);
+        let auto = |bf16, int8| planned_with(bf16, int8, Precision::Auto).arithmetics;
+        assert_eq!(auto(none, vnni), [Int16, F32]);
+        assert_eq!(auto(slow, vnni), [Int16, F32]);
+        assert_eq!(auto(fast, vnni), [Bf16, F32]);
+        assert_eq!(auto(slow, None), [F32]);
+        assert_eq!(auto(amx, Some(Int8Unit::Amx)), [Bf16, Bf16x3, F32]);
+        for bf16 in [none, slow] {
+            let of = |precision| planned_with(bf16, vnni, precision).arithmetics;
+            assert_eq!(of(Precision::Int8), [Int8, Int16, F32]);
+            assert_eq!(of(Precision::F32), [F32]);
+            assert_eq!(of(Precision::Bf16), [Bf16]);
+        }
+    }
+
+    #[test]
+    fn a_unit_that_is_slower_than_f32_is_named() {
+        let slow = (Some(Bf16Unit::Avx512Bf16), false);
+        let vnni = Some(Int8Unit::Avx512Vnni);
+        for (int8, precision, why) in [
             (
-                None,
-                false,
                 vnni,
                 Precision::Auto,
-                &[Int16, F32],
-                "int16 by avx512-vnni",
+                "int16 by avx512-vnni: avx512-bf16 is slower than f32",
             ),
-            (
-                bf16,
-                false,
-                vnni,
-                Precision::Auto,
-                &[Int16, F32],
-                "avx512-bf16 is slower than f32",
-            ),
-            (
-                bf16,
-                true,
-                vnni,
-                Precision::Auto,
-                &[Bf16, F32],
-                "bf16 by avx512-bf16",
-            ),
-            (
-                bf16,
-                false,
-                None,
-                Precision::Auto,
-                &[F32],
-                "avx512-bf16 is slower",
-            ),
-            (
-                amx,
-                true,
-                amx_int8,
-                Precision::Auto,
-                &[Bf16, Bf16x3, F32],
-                "bf16 by amx-bf16",
-            ),
-            (
-                bf16,
-                false,
-                vnni,
-                Precision::Bf16,
-                &[Bf16],
-                "slower than f32 here",
-            ),
-            (bf16, false, vnni, Precision::F32, &[F32], "avx512"),
-            (
-                bf16,
-                false,
-                vnni,
-                Precision::Int8,
-                &[Int8, Int16, F32],
-                "int8 by avx512-vnni",
-            ),
-            (
-                None,
-                false,
-                vnni,
-                Precision::Int8,
-                &[Int8, Int16, F32],
-                "int8 by avx512-vnni",
-            ),
-        ];
-        for (bf16, outpaces, int8, precision, expected, why) in cases {
-            let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
-            inventory.cpu.bf16_outpaces_f32 = outpaces;
-            inventory.cpu.int8 = int8;
-            let options = PlanOptions {
-                precision,
-                ..PlanOptions::default()
-            };
-            let plan = plan(&inventory, &options).unwrap();
-            assert_eq!(
-                plan.arithmetics, expected,
-                "{bf16:?} {int8:?} {precision:?}"
+            (None, Precision::Auto, "f32: avx512-bf16 is slower"),
+            (vnni, Precision::Bf16, "slower than f32 here"),
+        ] {
+            let reasons = planned_with(slow, int8, precision).reasons;
+            assert!(
+                reasons.iter().any(|r| r.contains(why)),
+                "{why}: {reasons:?}"
             );
-            let told = plan.reasons.iter().any(|reason| reason.contains(why));
-            assert!(told, "{why}: {:?}", plan.reasons);
         }
     }
 

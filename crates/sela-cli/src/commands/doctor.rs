@@ -282,6 +282,7 @@ fn machine_json(machine: &Inventory) -> Value {
         "cpu": cpu.name, "architecture": cpu.arch, "threads": cpu.threads,
         "memory_bytes": cpu.memory_bytes, "instruction_sets": names(&cpu.isas),
         "bf16_unit": cpu.bf16.map(|unit| unit.to_string()),
+        "bf16_outpaces_f32": cpu.bf16_outpaces_f32,
         "int8_unit": cpu.int8.map(|unit| unit.to_string()),
     })
 }
