@@ -7,13 +7,13 @@ use crate::cpu::blocks::Form;
 /// The largest code of a query, a key or a value on either side of zero.
 pub(super) const MOST: f32 = 4095.0;
 /// That of a weight. Many small ones add up, so they are rounded more finely.
-pub(super) const WEIGHT_MOST: f32 = 16_383.0;
+pub(super) const WEIGHT_MOST: f32 = 8191.0;
 /// Steps over which 32 bits hold the sums of scores, and of values, whatever the codes are; then they go
 /// to f32.
 pub(super) const SCORE_CHUNK: usize = 4;
-pub(super) const VALUE_CHUNK: usize = 1;
+pub(super) const VALUE_CHUNK: usize = 2;
 const _: () = assert!(SCORE_CHUNK * super::DEPTH * 4095 * 4095 <= i32::MAX as usize);
-const _: () = assert!(VALUE_CHUNK * super::DEPTH * 4095 * 16_383 <= i32::MAX as usize);
+const _: () = assert!(VALUE_CHUNK * super::DEPTH * 4095 * 8191 <= i32::MAX as usize);
 
 /// A kind of numbers.
 ///

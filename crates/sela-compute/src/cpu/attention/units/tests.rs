@@ -212,7 +212,7 @@ fn many_small_weights_in_codes_are_parts_of_a_whole() {
                 // All of 511 weights may be off by the same half of a code.
                 let most = match i % (2 * dim) < dim {
                     true => 1e-3,
-                    false => 511.0 * 0.5 / 16_383.0 * 2.0,
+                    false => 511.0 * 0.5 / f64::from(WEIGHT_MOST) * 2.0,
                 };
                 let off = (f64::from(*x) - y).abs();
                 assert!(off <= most, "{above} above, number {i}: {x}, not {y}");
