@@ -156,7 +156,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         cpu.bf16, cpu.int8
     );
     let model = Model::new(CpuEncode::new(isa, arithmetic, threads)?)?;
-    for (texts, len) in [(1, 12), (100, 36), (500, 18), (32, 252)] {
+    let shapes = match std::env::args().nth(4) {
+        Some(shape) => {
+            let (texts, len) = shape.split_once('x').ok_or("a shape is TEXTSxTOKENS")?;
+            vec![(texts.parse()?, len.parse()?)]
+        }
+        None => vec![(1, 12), (100, 36), (500, 18), (32, 252)],
+    };
+    for (texts, len) in shapes {
         let (tokens, some) = (texts * len, batch(texts, len));
         let all = model.time(&some, true, true, true)?;
         let embed = model.time(&some, false, false, false)?;

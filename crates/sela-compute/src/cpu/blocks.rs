@@ -100,6 +100,8 @@ fn units(form: Form) -> Vec<Unit> {
     #[cfg(target_arch = "x86_64")]
     {
         let tiles = match form {
+            // What feeds the tiles rounds by it.
+            Form::Bf16 | Form::Bf16x3 if !is_x86_feature_detected!("avx512bf16") => None,
             Form::Bf16 | Form::Bf16x3 => Some(super::amx::Product::Bf16),
             Form::Int8 => Some(super::amx::Product::Int8),
             Form::Int16 => None,
@@ -228,6 +230,17 @@ trait Kernel {
     /// Puts the unit in working order.
     unsafe fn ready() -> Self::Ready;
 
+    /// Rounds a line's numbers to bf16, and what that leaves of them if there is a place for it.
+    ///
+    /// # Safety
+    ///
+    /// Nothing else touches the lines.
+    #[inline(always)]
+    unsafe fn round(numbers: &[f32; Form::Bf16.depth()], high: *mut Line, low: Option<*mut Line>) {
+        // SAFETY: the caller's promise.
+        unsafe { left::round(numbers, high, low) }
+    }
+
     /// The sums of `terms` over the first `rows` rows of a block, at most `BLOCK`; the other rows of
     /// `sums` hold anything afterwards. Rows of the left side are `steps` lines long. Sends
     /// each row below `BLOCK` of `meanwhile` once, in their order, when there is time for it.
@@ -268,7 +281,7 @@ impl Sending<'_> {
     unsafe fn send_all<K: Kernel>(&self) {
         for r in 0..self.rows {
             // SAFETY: the caller's promise.
-            unsafe { self.send::<K::Lanes, K::Number>(r) };
+            unsafe { self.send::<K>(r) };
         }
     }
 
@@ -280,7 +293,7 @@ impl Sending<'_> {
     /// `to` holds the block's rows and columns, nothing else touches them meanwhile; as for
     /// [`Lanes`].
     #[inline(always)]
-    unsafe fn send<V: Lanes, N: Number>(&self, r: usize) {
+    unsafe fn send<K: Kernel>(&self, r: usize) {
         const { assert!(WIDTH == Form::Bf16.depth()) };
         if r >= self.rows {
             return;
@@ -293,20 +306,20 @@ impl Sending<'_> {
                 Output::Rows { to, how } => {
                     let to = to.at.add(row * to.stride + first);
                     if n == WIDTH {
-                        return self.store::<V, N>(r, to, how);
+                        return self.store::<K::Lanes, K::Number>(r, to, how);
                     }
                     let mut numbers = [0.0; WIDTH];
                     numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
-                    self.store::<V, N>(r, numbers.as_mut_ptr(), how);
+                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
                 Output::Gelu(to) => {
                     let mut numbers = [0.0; WIDTH];
-                    self.store::<V, N>(r, numbers.as_mut_ptr(), How::Gelu);
+                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), How::Gelu);
                     match n {
                         // Of a known length, so that it is no loop over numbers.
-                        WIDTH => to.put(row, self.unit, &numbers),
-                        n => to.put(row, self.unit, &numbers[..n]),
+                        WIDTH => to.put::<K>(row, self.unit, &numbers),
+                        n => to.put::<K>(row, self.unit, &numbers[..n]),
                     }
                 }
             }
@@ -376,7 +389,7 @@ unsafe fn run<K: Kernel>(job: &Job<'_>) {
             } => {
                 for row in rows.clone() {
                     let from = std::slice::from_raw_parts(from.at.add(row * from.stride), *inputs);
-                    to.put_row::<K::Lanes>(row, from);
+                    to.put_row::<K>(row, from);
                 }
             }
         }

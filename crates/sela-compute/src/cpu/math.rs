@@ -223,18 +223,36 @@ pub(crate) unsafe fn layer_norm<V: Lanes>(
     bias: *const f32,
     epsilon: f32,
 ) {
+    /// Registers a turn: chains that do not wait for each other.
+    const CHAINS: usize = 4;
+    let turn = CHAINS * V::LANES;
+    let whole = n / turn * turn;
     // SAFETY: the caller's promise.
     unsafe {
-        let mut sum = V::splat(0.0);
-        for i in (0..n).step_by(V::LANES) {
-            sum = sum.add(V::load(row.add(i)));
+        let mut sums = [V::splat(0.0); CHAINS];
+        for i in (0..whole).step_by(turn) {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                *sum = sum.add(V::load(row.add(i + j * V::LANES)));
+            }
         }
-        let mean = V::splat(sum.sum() / n as f32);
-        let mut squares = V::splat(0.0);
-        for i in (0..n).step_by(V::LANES) {
+        for i in (whole..n).step_by(V::LANES) {
+            sums[0] = sums[0].add(V::load(row.add(i)));
+        }
+        let [a, b, c, d] = sums;
+        let mean = V::splat(a.add(b).add(c.add(d)).sum() / n as f32);
+        let mut squares = [V::splat(0.0); CHAINS];
+        for i in (0..whole).step_by(turn) {
+            for (j, sum) in squares.iter_mut().enumerate() {
+                let d = V::load(row.add(i + j * V::LANES)).sub(mean);
+                *sum = d.mla(d, *sum);
+            }
+        }
+        for i in (whole..n).step_by(V::LANES) {
             let d = V::load(row.add(i)).sub(mean);
-            squares = d.mla(d, squares);
+            squares[0] = d.mla(d, squares[0]);
         }
+        let [a, b, c, d] = squares;
+        let squares = a.add(b).add(c.add(d));
         let factor = V::splat(1.0 / (squares.sum() / n as f32 + epsilon).sqrt());
         for i in (0..n).step_by(V::LANES) {
             let d = V::load(row.add(i)).sub(mean).mul(factor);

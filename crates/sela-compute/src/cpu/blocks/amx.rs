@@ -8,9 +8,11 @@ use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;
 
+use super::avx512::round;
 use super::number::{Bf16, Int8, Number};
 use super::{
-    BLOCK, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH, run as run_kernel,
+    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH,
+    run as run_kernel,
 };
 use crate::cpu::amx::Tiles;
 use crate::cpu::lanes::x86::Avx512;
@@ -20,15 +22,15 @@ struct Amx<N>(PhantomData<N>);
 
 /// What tiles multiply.
 trait Tiled: Number {
-    const INT8: bool;
+    const BF16: bool;
 }
 
 impl Tiled for Bf16 {
-    const INT8: bool = false;
+    const BF16: bool = true;
 }
 
 impl Tiled for Int8 {
-    const INT8: bool = true;
+    const BF16: bool = false;
 }
 
 impl<N: Tiled> Kernel for Amx<N> {
@@ -43,6 +45,17 @@ impl<N: Tiled> Kernel for Amx<N> {
     }
 
     #[inline(always)]
+    unsafe fn round(numbers: &[f32; Form::Bf16.depth()], high: *mut Line, low: Option<*mut Line>) {
+        // SAFETY: the caller's promise; of bf16 it enables AVX-512 BF16 too.
+        unsafe {
+            match N::BF16 {
+                true => round(numbers, high, low),
+                false => super::left::round(numbers, high, low),
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn block(
         rows: usize,
         steps: usize,
@@ -54,7 +67,10 @@ impl<N: Tiled> Kernel for Amx<N> {
             assert!(BLOCK == 32 && WIDTH == 32 && STEP_LINES == 32 && GROUP == 16);
         }
         assert!(steps > 0, "a product has a depth");
-        let mut row = 0;
+        // Rows to send beside each step, until all are.
+        let (mut row, due) = (0, BLOCK.div_ceil(steps));
+        // Lines to bring near beside each step, where it is known what will be read.
+        let lines = terms[0].ahead_lines.div_ceil(steps);
         // SAFETY: the caller's promise: the left side has two groups of 16 rows, `steps` tiles
         // each, a panel 32 lines a step. A block's rows can all be read, so tiles are always whole.
         // Nothing but this module touches tiles, so sums stay in them from step to step.
@@ -63,7 +79,7 @@ impl<N: Tiled> Kernel for Amx<N> {
             for step in 0..steps {
                 match *terms {
                     [term] => {
-                        bring(rows, step, &term);
+                        bring(rows, step, &term, lines);
                         let [upper, lower, panel] = tiles_of(&term, steps, step);
                         match rows > GROUP {
                             true => whole_step::<N>(upper, lower, panel),
@@ -72,8 +88,8 @@ impl<N: Tiled> Kernel for Amx<N> {
                     }
                     [small, other, _] => {
                         // The panel's upper part is the same in the first and in the last.
-                        bring(rows, step, &small);
-                        bring(rows, step, &other);
+                        bring(rows, step, &small, lines);
+                        bring(rows, step, &other, lines);
                         let low = tiles_of(&small, steps, step);
                         let high = tiles_of(&other, steps, step);
                         match rows > GROUP {
@@ -83,10 +99,8 @@ impl<N: Tiled> Kernel for Amx<N> {
                     }
                     _ => unreachable!("one product or three"),
                 }
-                // The share of the rows that are due by now.
-                let due = (step + 1) * BLOCK / steps;
-                while row < due {
-                    meanwhile.send::<Avx512, N>(row);
+                for _ in 0..due.min(BLOCK - row) {
+                    meanwhile.send::<Self>(row);
                     row += 1;
                 }
             }
@@ -113,18 +127,23 @@ unsafe fn tiles_of(term: &Term, steps: usize, step: usize) -> [*const Line; 3] {
     }
 }
 
-/// Brings near what a block of so many rows reads soon beside a step of a term.
+/// Brings near what a block of so many rows reads soon beside a step of a term: so many lines of what
+/// is known to be read.
 ///
 /// # Safety
 ///
 /// The term has such a step.
 #[inline(always)]
-unsafe fn bring(rows: usize, step: usize, term: &Term) {
+unsafe fn bring(rows: usize, step: usize, term: &Term, lines: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match rows > GROUP && !term.ahead.is_null() {
-            true => near::<4>(term.ahead.wrapping_add(step * 4)),
-            false => near::<32>(term.panel.add(step * STEP_LINES).wrapping_add(STREAM)),
+            true => near(term.ahead.wrapping_add(step * lines), lines),
+            // Of what is read but once, some steps ahead.
+            false => near(
+                term.panel.add(step * STEP_LINES).wrapping_add(STREAM),
+                STEP_LINES,
+            ),
         }
     }
 }
@@ -138,8 +157,8 @@ const STREAM: usize = 96;
 ///
 /// None, but that intrinsics are unsafe to call here.
 #[inline(always)]
-unsafe fn near<const LINES: usize>(from: *const Line) {
-    for line in 0..LINES {
+unsafe fn near(from: *const Line, lines: usize) {
+    for line in 0..lines {
         let line = from.wrapping_add(line).cast();
         // SAFETY: every 64-bit x86 has SSE.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) };
@@ -191,10 +210,10 @@ unsafe fn whole_step<N: Tiled>(upper: *const Line, lower: *const Line, panel: *c
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match N::INT8 {
+        match N::BF16 {
+            true => step!("tdpbf16ps"),
             // Codes of the left side are unsigned, those of weights signed.
-            true => step!("tdpbusd"),
-            false => step!("tdpbf16ps"),
+            false => step!("tdpbusd"),
         }
     }
 }
@@ -225,9 +244,9 @@ unsafe fn half_step<N: Tiled>(upper: *const Line, panel: *const Line) {
     }
     // SAFETY: the caller's promise.
     unsafe {
-        match N::INT8 {
-            true => step!("tdpbusd"),
-            false => step!("tdpbf16ps"),
+        match N::BF16 {
+            true => step!("tdpbf16ps"),
+            false => step!("tdpbusd"),
         }
     }
 }
@@ -346,8 +365,9 @@ unsafe fn store_half(sums: &mut Tile) {
 
 /// # Safety
 ///
-/// As for [`run_kernel`]; the CPU has AMX for it, the system allows it, and the job is about bf16.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+/// As for [`run_kernel`]; the CPU has AMX for it and AVX-512 BF16, the system allows it, and the job is
+/// about bf16.
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn run_bf16(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe { run_kernel::<Amx<Bf16>>(job) }

@@ -13,7 +13,7 @@ use super::{
     run as run_kernel,
 };
 use crate::cpu::lanes::bring_near;
-use crate::cpu::lanes::x86::Avx512;
+use crate::cpu::lanes::x86::{Avx512, bf16_left_over, bf16_line};
 use crate::isa::Isa;
 
 /// Whether this CPU has it.
@@ -32,6 +32,8 @@ struct Registers<N>(PhantomData<N>);
 trait Multiplied: Number {
     /// Steps after which sums go to f32, where they are not f32 and may not go on.
     const CHUNK: Option<usize> = None;
+    /// Whether they are of bf16.
+    const BF16: bool = false;
 
     /// Adds to sixteen sums the products of sixteen words, each two or four numbers.
     ///
@@ -42,6 +44,8 @@ trait Multiplied: Number {
 }
 
 impl Multiplied for Bf16 {
+    const BF16: bool = true;
+
     #[inline(always)]
     unsafe fn add_products(sums: __m512i, x: __m512i, weights: __m512i) -> __m512i {
         // SAFETY: the caller's promise; all are 512 bits.
@@ -205,6 +209,17 @@ impl<N: Multiplied> Kernel for Registers<N> {
     unsafe fn ready() {}
 
     #[inline(always)]
+    unsafe fn round(numbers: &[f32; Form::Bf16.depth()], high: *mut Line, low: Option<*mut Line>) {
+        // SAFETY: the caller's promise; of bf16 it enables AVX-512 BF16 too.
+        unsafe {
+            match N::BF16 {
+                true => round(numbers, high, low),
+                false => super::left::round(numbers, high, low),
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn block(
         rows: usize,
         steps: usize,
@@ -214,7 +229,7 @@ impl<N: Multiplied> Kernel for Registers<N> {
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<Avx512, N>(r) };
+            unsafe { meanwhile.send::<Self>(r) };
         }
         assert!(steps > 0, "a product has a depth");
         let mut row = 0;
@@ -228,6 +243,29 @@ impl<N: Multiplied> Kernel for Registers<N> {
                     _ => (tile::<N, 1>(row, steps, terms, sums), 1).1,
                 }
             };
+        }
+    }
+}
+
+/// [`Kernel::round`] by AVX-512 BF16.
+///
+/// # Safety
+///
+/// As for [`Kernel::round`], and the CPU has it, which the caller enables.
+#[inline(always)]
+pub(super) unsafe fn round(
+    numbers: &[f32; Form::Bf16.depth()],
+    high: *mut Line,
+    low: Option<*mut Line>,
+) {
+    // SAFETY: the caller's promise; a line is 32 numbers, aligned.
+    unsafe {
+        let at = numbers.as_ptr();
+        let numbers = [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(16))];
+        let upper = bf16_line(numbers[0], numbers[1]);
+        _mm512_store_si512(high.cast(), upper);
+        if let Some(low) = low {
+            _mm512_store_si512(low.cast(), bf16_left_over(upper, numbers[0], numbers[1]));
         }
     }
 }

@@ -241,7 +241,7 @@ impl<N: Multiplied, V: Lanes, const NV: usize> Kernel for Emulated<N, V, NV> {
     ) {
         for r in 0..BLOCK {
             // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<V, N>(r) };
+            unsafe { meanwhile.send::<Self>(r) };
         }
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {

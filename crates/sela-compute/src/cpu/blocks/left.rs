@@ -1,5 +1,6 @@
 //! Left sides of products: rows of numbers in bf16, int8 or int16, laid out as tiles are read.
 
+use super::Kernel;
 use crate::cpu::lanes::Lanes;
 use crate::plan::Arithmetic;
 
@@ -216,19 +217,19 @@ impl Left {
     ///
     /// # Safety
     ///
-    /// The row is there and nothing else touches it; as for [`Lanes`].
+    /// The row is there and nothing else touches it; as for [`Kernel`].
     #[inline(always)]
-    pub(super) unsafe fn put_row<V: Lanes>(self, row: usize, numbers: &[f32]) {
+    pub(super) unsafe fn put_row<K: Kernel>(self, row: usize, numbers: &[f32]) {
         // SAFETY: the caller's promise.
         unsafe {
             match self.form {
                 Form::Bf16 | Form::Bf16x3 => {
                     for (step, numbers) in numbers.chunks(self.form.depth()).enumerate() {
-                        self.put(row, step, numbers);
+                        self.put::<K>(row, step, numbers);
                     }
                 }
-                Form::Int8 => self.quantize::<V>(row, numbers),
-                Form::Int16 => self.quantize_wide::<V>(row, numbers),
+                Form::Int8 => self.quantize::<K::Lanes>(row, numbers),
+                Form::Int16 => self.quantize_wide::<K::Lanes>(row, numbers),
             }
         }
     }
@@ -237,24 +238,25 @@ impl Left {
     ///
     /// # Safety
     ///
-    /// The line is there and nothing else touches it.
+    /// The line is there and nothing else touches it; as for [`Kernel`].
     #[inline(always)]
-    pub(super) unsafe fn put(self, row: usize, step: usize, numbers: &[f32]) {
+    pub(super) unsafe fn put<K: Kernel>(self, row: usize, step: usize, numbers: &[f32]) {
         let at = first_line(row, self.steps) + step * GROUP;
-        let fill = |line: *mut Line, part: fn(f32) -> u16| {
-            // SAFETY: the caller's promise; a line is 32 numbers of 16 bits.
-            let to = unsafe { &mut *line.cast::<[u16; Form::Bf16.depth()]>() };
-            for (x, to) in numbers.iter().zip(&mut *to) {
-                *to = part(*x);
-            }
-            to[numbers.len()..].fill(0);
-        };
+        let mut padded = [0.0; Form::Bf16.depth()];
         // SAFETY: the caller's promise.
         unsafe {
-            fill(self.high.add(at), rounded);
-            if !self.low.is_null() {
-                fill(self.low.add(at), left_over);
-            }
+            let low = match self.low.is_null() {
+                true => None,
+                false => Some(self.low.add(at)),
+            };
+            let numbers = match <&[f32; Form::Bf16.depth()]>::try_from(numbers) {
+                Ok(numbers) => numbers,
+                Err(_) => {
+                    padded[..numbers.len()].copy_from_slice(numbers);
+                    &padded
+                }
+            };
+            K::round(numbers, self.high.add(at), low);
         }
     }
 
@@ -399,6 +401,26 @@ unsafe fn extent<V: Lanes>(numbers: &[f32]) -> Extent {
 #[inline(always)]
 pub(super) fn first_line(row: usize, steps: usize) -> usize {
     row / GROUP * steps * GROUP + row % GROUP
+}
+
+/// See [`Kernel::round`].
+///
+/// # Safety
+///
+/// Nothing else touches the lines.
+#[inline(always)]
+pub(super) unsafe fn round(
+    numbers: &[f32; Form::Bf16.depth()],
+    high: *mut Line,
+    low: Option<*mut Line>,
+) {
+    // SAFETY: the caller's promise; a line is 32 numbers of 16 bits.
+    unsafe {
+        *high.cast() = numbers.map(rounded);
+        if let Some(low) = low {
+            *low.cast() = numbers.map(left_over);
+        }
+    }
 }
 
 /// The nearest bf16, ties to even. NaNs stay NaNs, as the kernels' own are quiet ones.

@@ -254,3 +254,38 @@ impl Lanes for Avx512 {
         }
     }
 }
+
+/// 32 numbers rounded to bf16, ties to even; numbers too small for a normal f32 become zero.
+///
+/// # Safety
+///
+/// The CPU has AVX-512 BF16, which the caller enables.
+#[inline(always)]
+pub(in crate::cpu) unsafe fn bf16_line(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise; both are 512 bits.
+    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// What [`bf16_line`] leaves of the numbers that it made `upper` of, rounded in turn.
+///
+/// # Safety
+///
+/// As for [`bf16_line`].
+#[inline(always)]
+pub(in crate::cpu) unsafe fn bf16_left_over(upper: __m512i, low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_sub_ps(low, bf16_widened(_mm512_castsi512_si256(upper)));
+        let high = _mm512_sub_ps(high, bf16_widened(_mm512_extracti64x4_epi64::<1>(upper)));
+        bf16_line(low, high)
+    }
+}
+
+/// # Safety
+///
+/// As for [`bf16_line`].
+#[inline(always)]
+unsafe fn bf16_widened(x: __m256i) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))) }
+}

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::cpu::blocks::Form;
+use crate::cpu::lanes::x86::{bf16_left_over, bf16_line};
 
 /// The largest code of a query, a key or a value on either side of zero.
 pub(super) const MOST: f32 = 4095.0;
@@ -65,24 +66,6 @@ unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
 ///
 /// As for [`Kind`].
 #[inline(always)]
-unsafe fn rounded(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: the caller's promise; both are 512 bits.
-    unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
-}
-
-/// # Safety
-///
-/// As for [`Kind`].
-#[inline(always)]
-unsafe fn widened(x: __m256i) -> __m512 {
-    // SAFETY: the caller's promise.
-    unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x))) }
-}
-
-/// # Safety
-///
-/// As for [`Kind`].
-#[inline(always)]
 unsafe fn code(x: __m512, per: __m512) -> __m256i {
     // SAFETY: the caller's promise.
     unsafe { _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, per))) }
@@ -94,7 +77,7 @@ impl Kind for Whole {
     #[inline(always)]
     unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
-        unsafe { [rounded(low, high), _mm512_setzero_si512()] }
+        unsafe { [bf16_line(low, high), _mm512_setzero_si512()] }
     }
 
     #[inline(always)]
@@ -111,10 +94,8 @@ impl Kind for Split {
     unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let upper = rounded(low, high);
-            let low = _mm512_sub_ps(low, widened(_mm512_castsi512_si256(upper)));
-            let high = _mm512_sub_ps(high, widened(_mm512_extracti64x4_epi64::<1>(upper)));
-            [upper, rounded(low, high)]
+            let upper = bf16_line(low, high);
+            [upper, bf16_left_over(upper, low, high)]
         }
     }
 
