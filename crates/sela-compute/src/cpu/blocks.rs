@@ -30,7 +30,7 @@ pub(crate) mod tests;
 use std::ops::Range;
 
 use left::{BLOCK, GROUP, Scale, first_line};
-pub(crate) use left::{Form, Left, Line, Room};
+pub(crate) use left::{Columns, Form, Left, Line, Room, Twice};
 use number::Number;
 pub(crate) use packed::Packed;
 use packed::{STEP_LINES, TILE_LINES};
@@ -159,6 +159,8 @@ pub(crate) enum Output {
     Rows { to: Rows<*mut f32>, how: How },
     /// Through GELU into the left side, of bf16, of a product whose inputs the outputs are.
     Gelu(Left),
+    /// Rounded to bf16, `split` in two parts, a panel's rows one after the other.
+    Lines { to: Columns, split: bool },
 }
 
 /// What becomes of a number of a row.
@@ -312,6 +314,14 @@ impl Sending<'_> {
                     numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
                     self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
+                }
+                Output::Lines { to, split } => {
+                    // Behind the last output there are zeros.
+                    let mut numbers = [0.0; WIDTH];
+                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), How::Set);
+                    let to = to.lines.add(self.unit * to.rows + row);
+                    let low = if split { Some(to.lower()) } else { None };
+                    K::round(&numbers, to.at, low);
                 }
                 Output::Gelu(to) => {
                     let mut numbers = [0.0; WIDTH];

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attention;
-use super::blocks::{Form, Left, Line, Room, Unit};
+use super::blocks::{Columns, Form, Left, Line, Room, Twice, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool, Width};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
@@ -122,6 +122,13 @@ impl CpuEncode {
         let (unit, _) = self.blocks?;
         let form = self.attention.filter(|_| attention::fits_tiles(dim))?;
         Some((unit, form))
+    }
+
+    /// The form of bf16 that queries, keys and values of heads of so many numbers become as they are
+    /// made, where attention reads them so.
+    pub(super) fn projected_form(&self, dim: usize) -> Option<Form> {
+        let (_, form) = self.attention_by_unit(dim)?;
+        Some(form).filter(|form| !form.rounds_whole_rows())
     }
 
     /// The arithmetic of its products.
@@ -315,6 +322,10 @@ impl Shared {
 struct Scratch {
     hidden: Vec<f32>,
     projected: Vec<f32>,
+    /// The same in bf16, of so many rows, in one part or two.
+    projected_lines: Vec<Line>,
+    rows: usize,
+    projected_panels: usize,
     context: Vec<f32>,
     inner: Vec<f32>,
     attention: Vec<f32>,
@@ -330,6 +341,8 @@ struct Scratch {
 pub(super) struct Layout {
     pub(super) hidden: Shared,
     pub(super) projected: Shared,
+    /// The same in bf16, where attention reads it so.
+    pub(super) projected_lines: Columns,
     pub(super) context: Shared,
     pub(super) inner: Shared,
     pub(super) attention: Shared,
@@ -353,6 +366,9 @@ impl Scratch {
         Self {
             hidden: Vec::new(),
             projected: Vec::new(),
+            projected_lines: Vec::new(),
+            rows: 0,
+            projected_panels: 0,
             context: Vec::new(),
             inner: Vec::new(),
             attention: Vec::new(),
@@ -371,6 +387,7 @@ impl Scratch {
             }
         };
         let rows = forward.rows(&tile).len();
+        self.rows = rows;
         let longest = tile
             .map(|i| forward.batch.range(i).len())
             .max()
@@ -387,11 +404,20 @@ impl Scratch {
         for pass in &forward.passes {
             match pass {
                 Pass::Attend(w) => {
-                    grow(
-                        &mut self.projected,
-                        rows * w.projections.units() * w.projections.unit(),
-                    );
                     let dim = forward.hidden / w.heads;
+                    let units = w.projections.units();
+                    match forward.backend.projected_form(dim) {
+                        Some(form) => {
+                            let copies = if form == Form::Bf16x3 { 2 } else { 1 };
+                            // A tile may begin in the last row.
+                            let lines = copies * units * rows + 15;
+                            if self.projected_lines.len() < lines {
+                                self.projected_lines.resize(lines, Line::default());
+                            }
+                            self.projected_panels = units;
+                        }
+                        None => grow(&mut self.projected, rows * units * w.projections.unit()),
+                    }
                     let by_unit = forward.backend.attention_by_unit(dim);
                     if by_unit.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
@@ -430,6 +456,13 @@ impl Scratch {
             inner_left: self.inner_left.left(0),
             hidden: Shared(self.hidden.as_mut_ptr()),
             projected: Shared(self.projected.as_mut_ptr()),
+            projected_lines: Columns {
+                lines: Twice {
+                    at: self.projected_lines.as_mut_ptr(),
+                    low: self.projected_panels * self.rows,
+                },
+                rows: self.rows,
+            },
             context: Shared(self.context.as_mut_ptr()),
             inner: Shared(self.inner.as_mut_ptr()),
             attention: Shared(self.attention.as_mut_ptr()),

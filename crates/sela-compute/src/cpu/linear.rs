@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::blocks::{Form, How, Job, Left, Output, Packed, Unit};
+use super::blocks::{Columns, Form, How, Job, Left, Output, Packed, Unit};
 use super::gemm::{Panels, Rows};
 use super::kernels::Kernels;
 use crate::encode::LinearTensors;
@@ -125,6 +125,7 @@ impl Linear {
                     let (c, keep) = match to {
                         To::Set(c) | To::Gelu(c, _) => (c, false),
                         To::Add(c) => (c, true),
+                        To::Lines { .. } => unreachable!("f32 is not rounded"),
                     };
                     (kernels.product)(rows, x.rows, panels, units.clone(), c, keep);
                     if let To::Gelu(..) = to {
@@ -148,6 +149,7 @@ impl Linear {
                             Output::Rows { to, how }
                         }
                         To::Gelu(_, left) => Output::Gelu(left),
+                        To::Lines { to, split } => Output::Lines { to, split },
                     },
                 }),
             }
@@ -173,6 +175,8 @@ pub(crate) enum To {
     /// Through GELU, to be the left side of the next product: to one or the other. Where rows are
     /// rounded whole only, see [`Form::rounds_whole_rows`], to the first.
     Gelu(Rows<*mut f32>, Left),
+    /// Rounded to bf16 or `split` in two parts of it, where products are of blocks.
+    Lines { to: Columns, split: bool },
 }
 
 #[cfg(test)]

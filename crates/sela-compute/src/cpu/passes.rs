@@ -5,11 +5,11 @@ use std::ops::Range;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
-use super::attention::units::{self, attention_in_bf16, attention_in_codes};
+use super::attention::units::{self, Rounded, attention_in_bf16, attention_in_codes};
 use super::attention::{Dense, Head};
+use super::blocks::{Form, Job, Left};
 #[cfg(target_arch = "x86_64")]
-use super::blocks::{Form, Line, Unit};
-use super::blocks::{Job, Left};
+use super::blocks::{Line, Unit};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::linear::{Input, To};
@@ -165,9 +165,16 @@ impl CpuForward<'_> {
                 rows: x_read,
                 lines: at.left,
             };
-            layer.apply(kernels, rows.len(), input, units, To::Set(projected));
-            member.wait();
             let dim = hidden / weights.heads;
+            let to = match self.backend.projected_form(dim) {
+                Some(form) => To::Lines {
+                    to: at.projected_lines,
+                    split: form == Form::Bf16x3,
+                },
+                None => To::Set(projected),
+            };
+            layer.apply(kernels, rows.len(), input, units, to);
+            member.wait();
             let by_unit = self.backend.attention_by_unit(dim);
             match by_unit {
                 #[cfg(target_arch = "x86_64")]
@@ -197,41 +204,76 @@ impl CpuForward<'_> {
         }
     }
 
-    /// This member's share of the heads of all sequences of the tile, each with its sequence's first
-    /// row and its number.
-    ///
-    /// # Safety
-    ///
-    /// As for [`run`](Self::run).
-    unsafe fn heads(
+    /// This member's share of the heads of all sequences of the tile: the rows of each head's sequence in
+    /// the tile, and its number.
+    fn heads(
         &self,
         member: Member<'_>,
         weights: &CpuAttention,
         tile: &Range<usize>,
-        at: Layout,
-    ) -> impl Iterator<Item = (Head, usize, usize)> {
-        let (hidden, heads) = (self.hidden, weights.heads);
-        let dim = hidden / heads;
-        let stride = weights.projections.units() * weights.projections.unit();
+    ) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let heads = weights.heads;
         let (start, first) = (tile.start, self.rows(tile).start);
         member.share(tile.len() * heads, 1).map(move |item| {
-            let head = item % heads;
-            let range = self.batch.range(start + item / heads);
-            let row = range.start - first;
-            // SAFETY: the head's columns lie inside the projected rows of the tile.
-            let head_of = unsafe {
-                let query = at.projected.at(row * stride + head * dim).cast_const();
-                Head {
-                    query,
-                    key: query.add(hidden),
-                    value: query.add(2 * hidden),
-                    stride,
-                    len: range.len(),
-                    dim,
-                }
-            };
-            (head_of, row, head)
+            let rows = self.batch.range(start + item / heads);
+            (rows.start - first..rows.end - first, item % heads)
         })
+    }
+
+    /// A head of a sequence in rows of f32.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run); projections are in such rows.
+    unsafe fn head(
+        &self,
+        weights: &CpuAttention,
+        at: Layout,
+        rows: Range<usize>,
+        number: usize,
+    ) -> Head {
+        let dim = self.hidden / weights.heads;
+        let stride = weights.projections.units() * weights.projections.unit();
+        // SAFETY: the head's columns lie inside the projected rows of the tile.
+        unsafe {
+            let query = at.projected.at(rows.start * stride + number * dim);
+            Head {
+                query: query.cast_const(),
+                key: query.add(self.hidden),
+                value: query.add(2 * self.hidden),
+                stride,
+                len: rows.len(),
+                dim,
+            }
+        }
+    }
+
+    /// The same in lines of bf16.
+    ///
+    /// # Safety
+    ///
+    /// As for [`run`](Self::run); projections are in such lines.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn rounded_head(
+        &self,
+        weights: &CpuAttention,
+        at: Layout,
+        rows: Range<usize>,
+        number: usize,
+    ) -> units::Of<Rounded> {
+        let dim = self.hidden / weights.heads;
+        let (lines, each) = (units::lines(dim), units::lines(self.hidden));
+        // SAFETY: the head's panels are among those of the tile.
+        let [query, key, value] = [0, each, 2 * each].map(|first| unsafe {
+            Rounded::new(at.projected_lines, rows.start, first + number * lines)
+        });
+        units::Of {
+            query,
+            key,
+            value,
+            len: rows.len(),
+            dim,
+        }
     }
 
     /// # Safety
@@ -244,7 +286,7 @@ impl CpuForward<'_> {
         tile: &Range<usize>,
         at: Layout,
     ) {
-        let hidden = self.hidden;
+        let (hidden, dim) = (self.hidden, self.hidden / weights.heads);
         let coarse = matches!(
             self.backend.arithmetic,
             Arithmetic::Bf16 | Arithmetic::Int8 | Arithmetic::Int16
@@ -252,11 +294,12 @@ impl CpuForward<'_> {
         // SAFETY: the caller's promise; the head's columns lie inside the context rows of the tile.
         unsafe {
             let scratch = at.attention.at(member.index * at.attention_each);
-            for (head, row, number) in self.heads(member, weights, tile, at) {
+            for (rows, number) in self.heads(member, weights, tile) {
                 let to = Rows {
-                    at: at.context.at(row * hidden + number * head.dim),
+                    at: at.context.at(rows.start * hidden + number * dim),
                     stride: hidden,
                 };
+                let head = self.head(weights, at, rows, number);
                 let out = Dense { to, coarse };
                 (self.backend.kernels.attention)(head, out, scratch);
             }
@@ -278,7 +321,7 @@ impl CpuForward<'_> {
         at: Layout,
         (unit, form): (Unit, Form),
     ) {
-        let hidden = self.hidden;
+        let (hidden, dim) = (self.hidden, self.hidden / weights.heads);
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
         let whole_rows = self.backend.rounds_whole_rows();
         // SAFETY: the caller's promise. The head's lines lie inside those of the left
@@ -286,22 +329,27 @@ impl CpuForward<'_> {
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
-            for (head, row, number) in self.heads(member, weights, tile, at) {
-                let rows = Rows {
-                    at: at.context.at(row * hidden + number * head.dim),
+            for (of, number) in self.heads(member, weights, tile) {
+                let context = || Rows {
+                    at: at.context.at(of.start * hidden + number * dim),
                     stride: hidden,
                 };
+                if form == Form::Int16 {
+                    let to = context();
+                    attention_in_codes(&self.head(weights, at, of, number), to, scratch);
+                    continue;
+                }
                 let to = match whole_rows {
-                    true => units::To::Rows(rows),
+                    true => units::To::Rows(context()),
                     false => units::To::Lines {
                         left: at.left,
-                        row,
-                        step: number * units::lines(head.dim),
+                        row: of.start,
+                        step: number * units::lines(dim),
                     },
                 };
+                let head = self.rounded_head(weights, at, of, number);
                 match form {
                     Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &head, to, scratch),
-                    Form::Int16 => attention_in_codes(&head, rows, scratch),
                     _ => attention_in_bf16::<false>(tiles.as_ref(), &head, to, scratch),
                 }
             }

@@ -18,12 +18,12 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-pub(crate) use kind::{Codes, Kind, Split, Whole};
-use kind::{MOST, SCORE_CHUNK, VALUE_CHUNK, WEIGHT_MOST};
+pub(crate) use kind::Rounded;
+use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK, WEIGHT_MOST};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
-use crate::cpu::blocks::{Form, Left, Line};
+use crate::cpu::blocks::{Form, Left, Line, Twice};
 use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
@@ -67,7 +67,7 @@ struct Parts {
     keys: usize,
     /// For each 32 keys and 16 numbers of a head, a tile.
     values: usize,
-    /// A tile for each line of a head.
+    /// Of codes, a tile for each line of a head; rows of bf16 are read where they are.
     query: usize,
     /// For each 32 keys, a tile.
     weights: usize,
@@ -94,7 +94,10 @@ impl Parts {
         Self {
             keys: part(copies * of_keys),
             values: part(copies * of_keys),
-            query: part(copies * lines(dim) * TILE),
+            query: part(match form {
+                Form::Int16 => lines(dim) * TILE,
+                _ => 0,
+            }),
             weights: part(copies * padded / DEPTH * TILE),
             scores: part(padded),
             out: part(dim),
@@ -103,32 +106,14 @@ impl Parts {
     }
 }
 
-/// Lines that are there once or, with a lower part of each so many lines behind it, twice.
-#[derive(Clone, Copy)]
-struct Twice {
-    at: *mut Line,
-    low: usize,
-}
-
-impl Twice {
-    /// # Safety
-    ///
-    /// There is such a line.
-    #[inline(always)]
-    unsafe fn add(self, lines: usize) -> Self {
-        // SAFETY: the caller's promise.
-        let at = unsafe { self.at.add(lines) };
-        Self { at, ..self }
-    }
-
-    /// # Safety
-    ///
-    /// There is a lower part.
-    #[inline(always)]
-    unsafe fn lower(self) -> *mut Line {
-        // SAFETY: the caller's promise.
-        unsafe { self.at.add(self.low) }
-    }
+/// One head of one sequence: its queries, keys and values, of `len` tokens, as they are before they are
+/// multiplied, and how many numbers each has.
+pub(crate) struct Of<R> {
+    pub(crate) query: R,
+    pub(crate) key: R,
+    pub(crate) value: R,
+    pub(crate) len: usize,
+    pub(crate) dim: usize,
 }
 
 /// `softmax(q k^T / sqrt(dim)) v` to its place, in numbers of bf16.
@@ -140,17 +125,12 @@ impl Twice {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
 pub(crate) unsafe fn attention_in_bf16<const SPLIT: bool>(
     tiles: Option<&Tiles>,
-    head: &Head,
+    head: &Of<Rounded>,
     to: To,
     scratch: *mut Line,
 ) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match SPLIT {
-            true => run::<Split>(tiles, head, to, scratch),
-            false => run::<Whole>(tiles, head, to, scratch),
-        }
-    }
+    unsafe { run::<Bf16<SPLIT>>(tiles, head, to, scratch) }
 }
 
 /// The same in codes of int16.
@@ -160,53 +140,42 @@ pub(crate) unsafe fn attention_in_bf16<const SPLIT: bool>(
 /// The CPU has AVX-512 VNNI; for the rest as for [`run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 pub(crate) unsafe fn attention_in_codes(head: &Head, to: Rows<*mut f32>, scratch: *mut Line) {
+    let Head {
+        stride, len, dim, ..
+    } = *head;
     // SAFETY: the caller's promise.
-    unsafe { run::<Codes>(None, head, To::Rows(to), scratch) }
-}
-
-/// Codes to a unit, and what a code stands for; 1 and 1 where there are none.
-#[derive(Clone, Copy)]
-struct Scale {
-    per: f32,
-    step: f32,
-}
-
-impl Scale {
-    const NONE: Self = Self {
-        per: 1.0,
-        step: 1.0,
-    };
-
-    /// That of a head's rows, queries, keys or values, where they become codes.
-    ///
-    /// # Safety
-    ///
-    /// As for [`run`], inside which it is.
-    #[inline(always)]
-    unsafe fn of<K: Kind>(rows: *const f32, head: &Head) -> Self {
-        if !K::CODES {
-            return Self::NONE;
-        }
-        // SAFETY: the caller's promise; heads are of whole registers.
-        unsafe {
-            let mut most = _mm512_setzero_ps();
-            // Zero, or NaN after a number that is not finite.
-            let mut finite = _mm512_setzero_ps();
-            for row in 0..head.len {
-                for at in (0..head.dim).step_by(TILE) {
-                    let x = _mm512_loadu_ps(rows.add(row * head.stride + at));
-                    most = _mm512_max_ps(most, _mm512_abs_ps(x));
-                    finite = _mm512_fmadd_ps(x, _mm512_setzero_ps(), finite);
-                }
-            }
-            let most = _mm512_reduce_max_ps(most);
-            let per = MOST / most;
-            Self {
-                // Nothing is left of numbers so small that this has no end.
-                per: if per.is_finite() { per } else { 0.0 },
-                step: most / MOST + Avx512(finite).sum(),
-            }
-        }
+    unsafe {
+        // No closure, nor one that is long below: what is not inlined lacks the instructions that its
+        // caller has (`tests/inlined` finds it).
+        let head = Of {
+            query: Coded::new(
+                Rows {
+                    at: head.query,
+                    stride,
+                },
+                len,
+                dim,
+            ),
+            key: Coded::new(
+                Rows {
+                    at: head.key,
+                    stride,
+                },
+                len,
+                dim,
+            ),
+            value: Coded::new(
+                Rows {
+                    at: head.value,
+                    stride,
+                },
+                len,
+                dim,
+            ),
+            len,
+            dim,
+        };
+        run::<Codes>(None, &head, To::Rows(to), scratch);
     }
 }
 
@@ -218,8 +187,8 @@ impl Scale {
 /// are on tiles if there are any. `head` describes readable rows, `to` a place that nothing else touches,
 /// whose lines are of the kind, and rows where that is codes; `scratch` holds [`scratch_lines`].
 #[inline(always)]
-unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut Line) {
-    let Head { len, dim, .. } = *head;
+unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratch: *mut Line) {
+    let Of { len, dim, .. } = *head;
     let padded = len.next_multiple_of(DEPTH);
     let (lines, columns) = (lines(dim), dim / TILE);
     let parts = Parts::of(len, dim, K::FORM);
@@ -234,30 +203,21 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut
         let query = twice(parts.query, lines * TILE);
         let weights = twice(parts.weights, padded / DEPTH * TILE);
         let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
-        // No closure that is long: what is not inlined lacks the instructions that its caller has
-        // (`tests/inlined` finds it).
-        let of_query = Scale::of::<K>(head.query, head);
-        let of_key = Scale::of::<K>(head.key, head);
-        let of_value = Scale::of::<K>(head.value, head);
-        transpose_keys::<K>(head, of_key.per, keys);
-        pair_values::<K>(head, of_value.per, values);
+        transpose_keys::<K>(head, keys);
+        pair_values::<K>(head, values);
         for first in (0..len).step_by(TILE) {
             let rows = TILE.min(len - first);
-            for line in 0..lines {
-                for r in 0..TILE {
-                    let row = row_of::<K>(head.query, head, of_query.per, first + r, line);
-                    store::<K>(query.add(line * TILE + r), row);
-                }
-            }
+            let (left, left_stride) = K::rows(head.query, first, rows, lines, query);
             for tile in (0..padded / TILE).step_by(2) {
                 let product = Product16 {
                     rows,
-                    left: query,
+                    left,
+                    left_stride,
                     right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
                     right_stride: TILE,
                     steps: lines,
                     chunk: SCORE_CHUNK,
-                    step: of_query.step * of_key.step,
+                    step: K::step(head.query) * K::step(head.key),
                 };
                 product.store::<K>(tiles, scores.add(tile), padded);
             }
@@ -270,12 +230,13 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Head, to: To, scratch: *mut
                 let product = Product16 {
                     rows,
                     left: weights,
+                    left_stride: TILE,
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
                     right_stride: columns * TILE,
                     steps: padded / DEPTH,
                     chunk: VALUE_CHUNK,
                     // What a weight's code stands for is in the sum of the codes too.
-                    step: of_value.step,
+                    step: K::step(head.value),
                 };
                 product.store::<K>(tiles, out.add(column), dim);
             }
@@ -303,7 +264,7 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
             match to {
                 To::Lines { left, row, step } => {
                     assert!(!K::CODES, "a row becomes codes as a whole");
-                    let both = K::line(low, high, _mm512_set1_ps(1.0));
+                    let both = K::line(low, high);
                     let [upper, lower] = left.line(row + r, step + line);
                     _mm512_store_si512(upper.cast(), both[0]);
                     if K::SPLIT {
@@ -325,6 +286,7 @@ struct Product16 {
     rows: usize,
     /// A tile a step.
     left: Twice,
+    left_stride: usize,
     right: [Twice; 2],
     right_stride: usize,
     steps: usize,
@@ -454,7 +416,7 @@ impl Product16 {
                     let right = right.map(|at| at.add(step * self.right_stride + word));
                     let right = right.map(|line| _mm512_load_si512(line.cast()));
                     for r in 0..MR {
-                        let line = left.add(step * TILE + row + r).cast::<i32>();
+                        let line = left.add(step * self.left_stride + row + r).cast::<i32>();
                         let x = _mm512_set1_epi32(*line.add(word));
                         for j in 0..2 {
                             sums[r][j] = K::add_products(sums[r][j], x, right[j]);
@@ -514,7 +476,7 @@ impl Product16 {
                     "tileloadd tmm7, [{two} + {line}*1]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
                     "tdpbf16ps tmm1, tmm4, tmm7",
-                    left = in(reg) left.add(step * TILE),
+                    left = in(reg) left.add(step * self.left_stride),
                     one = in(reg) one.add(step * self.right_stride),
                     two = in(reg) two.add(step * self.right_stride),
                     line = in(reg) size_of::<Line>(),
@@ -525,9 +487,11 @@ impl Product16 {
     }
 }
 
+/// Writes a line, and the lower parts if there are any.
+///
 /// # Safety
 ///
-/// There is such a line, also of the lower parts if there are any.
+/// There is such a line, in both.
 #[inline(always)]
 unsafe fn store<K: Kind>(to: Twice, [upper, lower]: [__m512i; 2]) {
     // SAFETY: the caller's promise; lines are aligned.
@@ -539,49 +503,24 @@ unsafe fn store<K: Kind>(to: Twice, [upper, lower]: [__m512i; 2]) {
     }
 }
 
-/// A line of a row of queries or keys; zeros behind the last row.
-///
-/// # Safety
-///
-/// As for [`run`], inside which it is.
-#[inline(always)]
-unsafe fn row_of<K: Kind>(
-    of: *const f32,
-    head: &Head,
-    per: f32,
-    row: usize,
-    line: usize,
-) -> [__m512i; 2] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if row >= head.len {
-            return [_mm512_setzero_si512(); 2];
-        }
-        let at = of.add(row * head.stride + line * DEPTH);
-        K::line(
-            _mm512_loadu_ps(at),
-            _mm512_loadu_ps(at.add(TILE)),
-            _mm512_set1_ps(per),
-        )
-    }
-}
-
 /// Writes sixteen keys a tile, pairs of a head's numbers below each other.
 ///
 /// # Safety
 ///
 /// As for [`run`], inside which it is.
 #[inline(always)]
-unsafe fn transpose_keys<K: Kind>(head: &Head, per: f32, to: Twice) {
+unsafe fn transpose_keys<K: Kind>(head: &Of<K::Rows>, to: Twice) {
     let lines = lines(head.dim);
     for tile in 0..head.len.next_multiple_of(DEPTH) / TILE {
         for line in 0..lines {
             // SAFETY: the caller's promise.
             unsafe {
                 let mut rows = [[_mm512_setzero_si512(); TILE]; 2];
+                // Zeros behind the last. All sixteen, so that they stay in registers.
                 for r in 0..TILE {
-                    [rows[0][r], rows[1][r]] =
-                        row_of::<K>(head.key, head, per, tile * TILE + r, line);
+                    if tile * TILE + r < head.len {
+                        [rows[0][r], rows[1][r]] = K::row(head.key, tile * TILE + r, line);
+                    }
                 }
                 let upper = transposed(rows[0]);
                 let lower = if K::SPLIT { transposed(rows[1]) } else { upper };
@@ -635,30 +574,15 @@ fn transposed(rows: [__m512i; TILE]) -> [__m512i; TILE] {
 ///
 /// As for [`run`], inside which it is.
 #[inline(always)]
-unsafe fn pair_values<K: Kind>(head: &Head, per: f32, to: Twice) {
+unsafe fn pair_values<K: Kind>(head: &Of<K::Rows>, to: Twice) {
     let columns = head.dim / TILE;
-    // SAFETY: the caller's promise.
-    unsafe {
-        // Numbers 0 and 16, 1 and 17, and so on.
-        let first = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let second = _mm512_add_epi32(first, _mm512_set1_epi32(TILE as i32));
-        let order = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
-        let per = _mm512_set1_ps(per);
-        for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
-            let (step, line) = (pair / TILE, pair % TILE);
-            for column in 0..columns {
-                let number = |key: usize| match key < head.len {
-                    true => _mm512_loadu_ps(head.value.add(key * head.stride + column * TILE)),
-                    false => _mm512_setzero_ps(),
-                };
-                let [upper, lower] = K::line(number(2 * pair), number(2 * pair + 1), per);
-                let upper = _mm512_permutexvar_epi16(order, upper);
-                let lower = match K::SPLIT {
-                    true => _mm512_permutexvar_epi16(order, lower),
-                    false => lower,
-                };
-                let to = to.add((step * columns + column) * TILE + line);
-                store::<K>(to, [upper, lower]);
+    for pair in 0..head.len.next_multiple_of(DEPTH) / 2 {
+        let (step, line) = (pair / TILE, pair % TILE);
+        for column in 0..columns {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let both = K::pair(head.value, 2 * pair, head.len, column);
+                store::<K>(to.add((step * columns + column) * TILE + line), both);
             }
         }
     }
@@ -709,16 +633,21 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
             false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
         };
         let most = _mm512_set1_ps(WEIGHT_MOST);
-        let one = _mm512_set1_ps(1.0);
+        let less = _mm512_mul_ps(largest, factor);
         let mut sum = _mm512_setzero_ps();
         // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
         // is multiplied, so that however many small ones are rounded, they are parts of a whole. No closure,
         // as above.
         macro_rules! weights_at {
             ($at:expr, $here:expr) => {{
-                let x = _mm512_sub_ps(_mm512_load_ps(scores.add($at)), largest);
-                let x = _mm512_mul_ps(x, factor);
-                let e = if K::SPLIT { exp(Avx512(x)).0 } else { exp2(x) };
+                let x = _mm512_load_ps(scores.add($at));
+                let e = match K::SPLIT {
+                    true => {
+                        let x = _mm512_mul_ps(_mm512_sub_ps(x, largest), factor);
+                        exp(Avx512(x)).0
+                    }
+                    false => exp2(_mm512_fmsub_ps(x, factor, less)),
+                };
                 let e = match $here {
                     u16::MAX => e,
                     here => _mm512_maskz_mov_ps(here, e),
@@ -735,13 +664,13 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
         for step in 0..whole {
             let low = weights_at!(step * DEPTH, u16::MAX);
             let high = weights_at!(step * DEPTH + TILE, u16::MAX);
-            store::<K>(weights.add(step * TILE), K::line(low, high, one));
+            store::<K>(weights.add(step * TILE), K::line(low, high));
         }
         if !len.is_multiple_of(DEPTH) {
             let here = (1_u32 << (len % DEPTH)) - 1;
             let low = weights_at!(whole * DEPTH, here as u16);
             let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16);
-            store::<K>(weights.add(whole * TILE), K::line(low, high, one));
+            store::<K>(weights.add(whole * TILE), K::line(low, high));
         }
         1.0 / Avx512(sum).sum()
     }

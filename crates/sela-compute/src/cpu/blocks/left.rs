@@ -117,6 +117,48 @@ unsafe impl Send for Left {}
 // SAFETY: as above.
 unsafe impl Sync for Left {}
 
+/// Lines that are there once or, with a lower part of each so many lines behind it, twice.
+#[derive(Clone, Copy)]
+pub(crate) struct Twice {
+    pub(crate) at: *mut Line,
+    pub(crate) low: usize,
+}
+
+impl Twice {
+    /// # Safety
+    ///
+    /// There is such a line.
+    #[inline(always)]
+    pub(crate) unsafe fn add(self, lines: usize) -> Self {
+        // SAFETY: the caller's promise.
+        let at = unsafe { self.at.add(lines) };
+        Self { at, ..self }
+    }
+
+    /// # Safety
+    ///
+    /// There is a lower part.
+    #[inline(always)]
+    pub(crate) unsafe fn lower(self) -> *mut Line {
+        // SAFETY: the caller's promise.
+        unsafe { self.at.add(self.low) }
+    }
+}
+
+/// Rows of bf16, whole or split, in panels of 32 columns: of each panel a line of each row, one after
+/// the other. Members of a job share it, each writing panels where no other does.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
+    pub(crate) lines: Twice,
+    /// Lines from a panel to the next.
+    pub(crate) rows: usize,
+}
+
+// SAFETY: the pointer itself may travel; each use is argued for where it is made.
+unsafe impl Send for Columns {}
+// SAFETY: as above.
+unsafe impl Sync for Columns {}
+
 /// Room for a left side; kept from call to call.
 pub(crate) struct Room {
     form: Form,

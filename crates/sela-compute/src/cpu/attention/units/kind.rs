@@ -2,26 +2,29 @@
 
 use std::arch::x86_64::*;
 
-use crate::cpu::blocks::Form;
-use crate::cpu::lanes::x86::{bf16_left_over, bf16_line};
+use super::{DEPTH, TILE, store};
+use crate::cpu::blocks::{Columns, Form, Twice};
+use crate::cpu::gemm::Rows;
+use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::x86::{Avx512, bf16_left_over, bf16_line};
 
 /// The largest code of a query, a key or a value on either side of zero.
-pub(super) const MOST: f32 = 4095.0;
+const MOST: f32 = 4095.0;
 /// That of a weight. Many small ones add up, so they are rounded more finely.
 pub(super) const WEIGHT_MOST: f32 = 8191.0;
 /// Steps over which 32 bits hold the sums of scores, and of values, whatever the codes are; then they go
 /// to f32.
 pub(super) const SCORE_CHUNK: usize = 4;
 pub(super) const VALUE_CHUNK: usize = 2;
-const _: () = assert!(SCORE_CHUNK * super::DEPTH * 4095 * 4095 <= i32::MAX as usize);
-const _: () = assert!(VALUE_CHUNK * super::DEPTH * 4095 * 8191 <= i32::MAX as usize);
+const _: () = assert!(SCORE_CHUNK * DEPTH * 4095 * 4095 <= i32::MAX as usize);
+const _: () = assert!(VALUE_CHUNK * DEPTH * 4095 * 8191 <= i32::MAX as usize);
 
 /// A kind of numbers.
 ///
 /// # Safety
 ///
 /// All methods may only run on a CPU that has what the kind multiplies by, inside a function that
-/// enables it: AVX-512 BF16 for bf16, AVX-512 VNNI for codes.
+/// enables it: AVX-512 BF16 for bf16, AVX-512 VNNI for codes. Rows, lines and columns of heads are there.
 pub(crate) trait Kind {
     /// What it is called elsewhere.
     const FORM: Form;
@@ -30,93 +33,275 @@ pub(crate) trait Kind {
     /// Whether numbers are codes and sums are i32, of a few steps.
     const CODES: bool = matches!(Self::FORM, Form::Int16);
 
-    /// 32 numbers as a line, and what that leaves of them, where that is asked for. `per` is of codes:
-    /// as many as a unit has.
-    unsafe fn line(low: __m512, high: __m512, per: __m512) -> [__m512i; 2];
+    /// Queries, keys or values of a head before they are multiplied.
+    type Rows: Copy;
+
+    /// What a number of them stands for.
+    fn step(rows: Self::Rows) -> f32;
+
+    /// A line of a row, and what is left of the numbers, where that is asked for.
+    unsafe fn row(rows: Self::Rows, row: usize, line: usize) -> [__m512i; 2];
+
+    /// The `n` rows from `first` on, as many tiles as there are `lines`, and lines from a tile to the
+    /// next; there is `room` for that. Behind the last row there may be anything.
+    unsafe fn rows(
+        rows: Self::Rows,
+        first: usize,
+        n: usize,
+        lines: usize,
+        room: Twice,
+    ) -> (Twice, usize);
+
+    /// Sixteen numbers of two rows side by side, the first even, zeros for rows behind `len`.
+    unsafe fn pair(rows: Self::Rows, first: usize, len: usize, column: usize) -> [__m512i; 2];
+
+    /// 32 weights, or numbers of the result, as a line, and what that leaves of them.
+    unsafe fn line(low: __m512, high: __m512) -> [__m512i; 2];
 
     /// Adds to sixteen sums the products of sixteen pairs.
     unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i;
 }
 
-/// bf16.
-pub(crate) enum Whole {}
+/// bf16, or split in two parts of it.
+pub(crate) enum Bf16<const SPLIT: bool> {}
 
-/// bf16 in two parts.
-pub(crate) enum Split {}
-
-/// Codes of 16 bits, as many to a unit as the largest of a head's queries, keys or values allows.
-pub(crate) enum Codes {}
-
-/// # Safety
-///
-/// As for [`Kind`].
-#[inline(always)]
-unsafe fn add_bf16(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
-    // SAFETY: the caller's promise; all are 512 bits.
-    unsafe {
-        // No closures here and below: what is not inlined lacks the instructions that its caller
-        // has (`tests/inlined` finds it).
-        let x = std::mem::transmute::<__m512i, __m512bh>(x);
-        let y = std::mem::transmute::<__m512i, __m512bh>(y);
-        _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, y))
-    }
+/// Rows of bf16, split or not.
+#[derive(Clone, Copy)]
+pub(crate) struct Rounded {
+    lines: Twice,
+    /// Lines from a line of a row to the next.
+    apart: usize,
 }
 
-/// # Safety
-///
-/// As for [`Kind`].
-#[inline(always)]
-unsafe fn code(x: __m512, per: __m512) -> __m256i {
-    // SAFETY: the caller's promise.
-    unsafe { _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, per))) }
-}
-
-impl Kind for Whole {
-    const FORM: Form = Form::Bf16;
-
-    #[inline(always)]
-    unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
+impl Rounded {
+    /// From a row and a panel on.
+    ///
+    /// # Safety
+    ///
+    /// They are there, and may be read from now on, as may sixteen lines from any row on.
+    pub(crate) unsafe fn new(columns: Columns, row: usize, panel: usize) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { [bf16_line(low, high), _mm512_setzero_si512()] }
-    }
-
-    #[inline(always)]
-    unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe { add_bf16(sums, x, y) }
+        let lines = unsafe { columns.lines.add(panel * columns.rows + row) };
+        Self {
+            lines,
+            apart: columns.rows,
+        }
     }
 }
 
-impl Kind for Split {
-    const FORM: Form = Form::Bf16x3;
+impl<const SPLIT: bool> Kind for Bf16<SPLIT> {
+    const FORM: Form = if SPLIT { Form::Bf16x3 } else { Form::Bf16 };
+    type Rows = Rounded;
 
     #[inline(always)]
-    unsafe fn line(low: __m512, high: __m512, _: __m512) -> [__m512i; 2] {
+    fn step(_: Rounded) -> f32 {
+        1.0
+    }
+
+    #[inline(always)]
+    unsafe fn row(rows: Rounded, row: usize, line: usize) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let line = rows.lines.add(line * rows.apart + row);
+            let upper = _mm512_load_si512(line.at.cast());
+            match SPLIT {
+                true => [upper, _mm512_load_si512(line.lower().cast())],
+                false => [upper, upper],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows(rows: Rounded, first: usize, _: usize, _: usize, _: Twice) -> (Twice, usize) {
+        // They lie as tiles are read.
+        // SAFETY: the caller's promise.
+        (unsafe { rows.lines.add(first) }, rows.apart)
+    }
+
+    #[inline(always)]
+    unsafe fn pair(rows: Rounded, first: usize, len: usize, column: usize) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let zeros = [_mm512_setzero_si512(); 2];
+            let line = column / 2;
+            let one = match first < len {
+                true => Self::row(rows, first, line),
+                false => zeros,
+            };
+            let two = match first + 1 < len {
+                true => Self::row(rows, first + 1, line),
+                false => zeros,
+            };
+            // Numbers 0 of both, 1 of both, and so on, from the column's first on.
+            let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let low = _mm512_add_epi32(low, _mm512_set1_epi32((column % 2 * TILE) as i32));
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(DEPTH as i32));
+            let order = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+            let upper = _mm512_permutex2var_epi16(one[0], order, two[0]);
+            match SPLIT {
+                true => [upper, _mm512_permutex2var_epi16(one[1], order, two[1])],
+                false => [upper, upper],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn line(low: __m512, high: __m512) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
             let upper = bf16_line(low, high);
-            [upper, bf16_left_over(upper, low, high)]
+            match SPLIT {
+                true => [upper, bf16_left_over(upper, low, high)],
+                false => [upper, upper],
+            }
         }
     }
 
     #[inline(always)]
     unsafe fn add_products(sums: __m512i, x: __m512i, y: __m512i) -> __m512i {
+        // SAFETY: the caller's promise; all are 512 bits.
+        unsafe {
+            // No closures here and below: what is not inlined lacks the instructions that its caller
+            // has (`tests/inlined` finds it).
+            let x = std::mem::transmute::<__m512i, __m512bh>(x);
+            let y = std::mem::transmute::<__m512i, __m512bh>(y);
+            _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sums), x, y))
+        }
+    }
+}
+
+/// Codes of 16 bits, as many to a unit as the largest of a head's queries, keys or values allows.
+pub(crate) enum Codes {}
+
+/// Rows of f32 that become codes.
+#[derive(Clone, Copy)]
+pub(crate) struct Coded {
+    rows: Rows<*const f32>,
+    /// Codes to a unit, and what a code stands for.
+    per: f32,
+    step: f32,
+}
+
+impl Coded {
+    /// `len` rows of `dim` numbers.
+    ///
+    /// # Safety
+    ///
+    /// They may be read from now on; heads are of whole registers. For the rest as for [`Kind`].
+    #[inline(always)]
+    pub(super) unsafe fn new(rows: Rows<*const f32>, len: usize, dim: usize) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { add_bf16(sums, x, y) }
+        unsafe {
+            let mut most = _mm512_setzero_ps();
+            // Zero, or NaN after a number that is not finite.
+            let mut finite = _mm512_setzero_ps();
+            for row in 0..len {
+                for at in (0..dim).step_by(TILE) {
+                    let x = _mm512_loadu_ps(rows.at.add(row * rows.stride + at));
+                    most = _mm512_max_ps(most, _mm512_abs_ps(x));
+                    finite = _mm512_fmadd_ps(x, _mm512_setzero_ps(), finite);
+                }
+            }
+            let most = _mm512_reduce_max_ps(most);
+            let per = MOST / most;
+            Self {
+                rows,
+                // Nothing is left of numbers so small that this has no end.
+                per: if per.is_finite() { per } else { 0.0 },
+                step: most / MOST + Avx512(finite).sum(),
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Kind`].
+    #[inline(always)]
+    unsafe fn load(self, row: usize, at: usize) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_loadu_ps(self.rows.at.add(row * self.rows.stride + at)) }
+    }
+}
+
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn codes(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let low = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(low));
+        let high = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(high));
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
     }
 }
 
 impl Kind for Codes {
     const FORM: Form = Form::Int16;
+    type Rows = Coded;
 
     #[inline(always)]
-    unsafe fn line(low: __m512, high: __m512, per: __m512) -> [__m512i; 2] {
+    fn step(rows: Coded) -> f32 {
+        rows.step
+    }
+
+    #[inline(always)]
+    unsafe fn row(rows: Coded, row: usize, line: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let both = _mm512_castsi256_si512(code(low, per));
-            let both = _mm512_inserti64x4::<1>(both, code(high, per));
-            [both, _mm512_setzero_si512()]
+            let per = _mm512_set1_ps(rows.per);
+            let low = _mm512_mul_ps(rows.load(row, line * DEPTH), per);
+            let high = _mm512_mul_ps(rows.load(row, line * DEPTH + TILE), per);
+            let both = codes(low, high);
+            [both, both]
         }
+    }
+
+    #[inline(always)]
+    unsafe fn rows(
+        rows: Coded,
+        first: usize,
+        n: usize,
+        lines: usize,
+        room: Twice,
+    ) -> (Twice, usize) {
+        for line in 0..lines {
+            for r in 0..n {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let row = Self::row(rows, first + r, line);
+                    store::<Self>(room.add(line * TILE + r), row);
+                }
+            }
+        }
+        (room, TILE)
+    }
+
+    #[inline(always)]
+    unsafe fn pair(rows: Coded, first: usize, len: usize, column: usize) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let per = _mm512_set1_ps(rows.per);
+            let mut both = [_mm512_setzero_ps(); 2];
+            for (row, x) in both.iter_mut().enumerate() {
+                if first + row < len {
+                    *x = _mm512_mul_ps(rows.load(first + row, column * TILE), per);
+                }
+            }
+            // Numbers 0 and 16, 1 and 17, and so on.
+            let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+            let high = _mm512_add_epi32(low, _mm512_set1_epi32(TILE as i32));
+            let order = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
+            let both = _mm512_permutexvar_epi16(order, codes(both[0], both[1]));
+            [both, both]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn line(low: __m512, high: __m512) -> [__m512i; 2] {
+        // SAFETY: the caller's promise.
+        let both = unsafe { codes(low, high) };
+        [both, both]
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::cpu::attention::has_bf16;
-use crate::cpu::blocks::{Form, Room, Unit};
+use crate::cpu::blocks::{Columns, Room, Unit};
 
 /// Numbers in -2..2.
 fn noise(n: usize, seed: u32) -> Vec<f32> {
@@ -37,6 +37,28 @@ fn all() -> Vec<(Unit, Form)> {
     all
 }
 
+/// Rows of numbers as panels of bf16, first all upper parts, then what they leave; anything behind the
+/// last row.
+fn in_panels(numbers: &[f32], stride: usize) -> Vec<Line> {
+    let rows = numbers.len() / stride;
+    let mut lines = vec![Line::NAN; 2 * rows * stride / DEPTH + TILE - 1];
+    for (part, panel, row) in (0..2)
+        .flat_map(|part| (0..stride / DEPTH).map(move |panel| (part, panel)))
+        .flat_map(|(part, panel)| (0..rows).map(move |row| (part, panel, row)))
+    {
+        let numbers = &numbers[row * stride + panel * DEPTH..][..DEPTH];
+        let numbers: [u16; DEPTH] = std::array::from_fn(|i| {
+            let upper = half::bf16::from_f32(numbers[i]);
+            let lower = half::bf16::from_f32(numbers[i] - upper.to_f32());
+            [upper, lower][part].to_bits()
+        });
+        // SAFETY: a line is so many numbers of 16 bits.
+        lines[(part * stride / DEPTH + panel) * rows + row] =
+            unsafe { std::mem::transmute::<[u16; DEPTH], Line>(numbers) };
+    }
+    lines
+}
+
 /// Two heads of a sequence that begins in the third row, as numbers.
 fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
     const BEFORE: usize = 3;
@@ -47,6 +69,14 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
     // What an earlier call left there must not matter.
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
     let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
+    let mut rounded = in_panels(projected, stride);
+    let columns = Columns {
+        lines: Twice {
+            at: rounded.as_mut_ptr(),
+            low: stride / DEPTH * len,
+        },
+        rows: len,
+    };
     // SAFETY: the caller has found the unit on this CPU; all rows and lines are there.
     unsafe {
         let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
@@ -74,6 +104,14 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 attention_in_codes(&of, rows, scratch);
                 continue;
             }
+            let panels = |part: usize| (part * heads + head) * dim / DEPTH;
+            let of = Of {
+                query: Rounded::new(columns, 0, panels(0)),
+                key: Rounded::new(columns, 0, panels(1)),
+                value: Rounded::new(columns, 0, panels(2)),
+                len,
+                dim,
+            };
             for to in [lines, To::Rows(rows)] {
                 match form {
                     Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &of, to, scratch),
