@@ -1,9 +1,12 @@
-//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|int16|f32] [THREADS] [ISA]`.
+//! Where a forward's time goes: `encode_stages [bf16|bf16x3|int8|int16|f32] [THREADS] [ISA] [TEXTSxTOKENS]`.
 //!
 //! Runs forwards of the shape of all-MiniLM-L6-v2 (6 layers, hidden 384, 12 heads, inner 1536) with
-//! made-up weights over batches of texts of one length, with all passes and with some of them. A
-//! block's time is what a forward takes longer with it; medians. The rate of a block counts all of
-//! its time: bias, GELU, softmax, residual and normalisation too.
+//! made-up weights over batches of texts of one length. Of each stage: its share of what all threads
+//! took together, and of a product its rate and what part that is of the ceiling, which is what the
+//! same threads reach without reading anything, measured in the same run. A product's time has its
+//! bias, GELU, residual and rounding to bf16 in it.
+//!
+//! Of one text: how long it takes to read the packed weights once, by the same number of threads.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -13,7 +16,7 @@ use sela_compute::encode::{
     NormTensors, Pooling, Ragged, Tensor, Ticket,
 };
 use sela_compute::{
-    Arithmetic, CpuAttention, CpuEmbedding, CpuEncode, CpuFeedForward, Error, Inventory, Isa,
+    Arithmetic, CpuAttention, CpuEmbedding, CpuEncode, CpuFeedForward, Error, Inventory, Isa, Stage,
 };
 
 const LAYERS: usize = 6;
@@ -92,32 +95,67 @@ impl Model {
         })
     }
 
-    /// Seconds of a forward, the median of some, with the passes that are wanted.
-    fn time(&self, batch: &Ragged, attend: bool, feed: bool, pool: bool) -> Result<f64, Error> {
-        let mut took = Vec::new();
-        for run in 0..=RUNS {
-            let began = Instant::now();
-            let mut forward = self.backend.begin(batch)?;
-            forward.embed(&self.embedding)?;
-            for (attention, feed_forward) in &self.layers {
-                if attend {
-                    forward.attend(attention)?;
-                }
-                if feed {
-                    forward.feed_forward(feed_forward)?;
-                }
-            }
-            if pool {
-                forward.pool(Pooling::Mean, true)?;
-            }
-            std::hint::black_box(forward.submit()?.wait()?);
-            if run > 0 {
-                took.push(began.elapsed().as_secs_f64());
-            }
+    /// A forward, which must be one that works.
+    fn run(&self, batch: &Ragged) -> Result<(), Error> {
+        let mut forward = self.backend.begin(batch)?;
+        forward.embed(&self.embedding)?;
+        for (attention, feed_forward) in &self.layers {
+            forward.attend(attention)?;
+            forward.feed_forward(feed_forward)?;
         }
-        took.sort_by(f64::total_cmp);
-        Ok(took[RUNS / 2])
+        forward.pool(Pooling::Mean, true)?;
+        std::hint::black_box(forward.submit()?.wait()?);
+        Ok(())
     }
+
+    /// Reads all packed weights once, each thread its part of each layer's.
+    fn read(&self) {
+        let threads = self.backend.threads();
+        self.backend.for_each(threads, |thread| {
+            let mut all = 0;
+            for (attention, feed_forward) in &self.layers {
+                for bytes in attention.packed().chain(feed_forward.packed()) {
+                    let lines = bytes.len() / 64;
+                    let at = |thread: usize| lines * thread / threads * 64;
+                    all ^= read(&bytes[at(thread)..at(thread + 1)]);
+                }
+            }
+            std::hint::black_box(all);
+        });
+    }
+
+    fn packed_bytes(&self) -> usize {
+        let layers = self.layers.iter();
+        layers
+            .flat_map(|(attention, feed_forward)| attention.packed().chain(feed_forward.packed()))
+            .map(<[u8]>::len)
+            .sum()
+    }
+}
+
+/// Reads whole lines of 64 bytes, in as many chains as keep the registers busy.
+fn read(bytes: &[u8]) -> u64 {
+    let mut sums = [0_u64; 32];
+    for lines in bytes.chunks_exact(256) {
+        for (sum, word) in sums.iter_mut().zip(lines.chunks_exact(8)) {
+            *sum ^= u64::from_ne_bytes(word.try_into().expect("eight bytes"));
+        }
+    }
+    sums.into_iter().fold(0, |all, sum| all ^ sum)
+}
+
+/// Seconds that something takes: the least and the median of some runs, as many as fit into a second
+/// but seven at least.
+fn time(mut run: impl FnMut() -> Result<(), Error>) -> Result<[f64; 2], Error> {
+    run()?;
+    let (mut took, all) = (Vec::new(), Instant::now());
+    while took.len() < RUNS || all.elapsed().as_secs_f64() < 1.0 {
+        let began = Instant::now();
+        run()?;
+        took.push(began.elapsed().as_secs_f64());
+    }
+    took.sort_by(f64::total_cmp);
+    Ok([took[0], took[took.len() / 2]])
 }
 
 fn batch(texts: usize, len: usize) -> Ragged {
@@ -165,36 +203,97 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     for (texts, len) in shapes {
         let (tokens, some) = (texts * len, batch(texts, len));
-        let all = model.time(&some, true, true, true)?;
-        let embed = model.time(&some, false, false, false)?;
-        let pool = model.time(&some, false, false, true)? - embed;
-        let attend = model.time(&some, true, false, false)? - embed;
-        let feed = model.time(&some, false, true, false)? - embed;
+        let [least, median] = time(|| model.run(&some))?;
         println!(
-            "{texts} texts of {len} tokens: {:.2} ms, {:.0} tokens/s",
-            all * 1e3,
-            tokens as f64 / all
+            "{texts} texts of {len} tokens: {:.2} ms, least {:.2}, {:.0} tokens/s",
+            median * 1e3,
+            least * 1e3,
+            tokens as f64 / median
         );
-        let line = |name: &str, seconds: f64, operations: usize| {
-            let rate = (operations * tokens * LAYERS) as f64 / seconds / 1e9;
-            let share = seconds / all * 100.0;
-            let each = seconds * 1e6 / tokens as f64;
-            print!("  {name:32} {share:5.1} %  {each:7.2} us/token");
-            match operations {
-                0 => println!(),
-                _ => println!("  {rate:7.0} GFLOP/s"),
-            }
-        };
-        line("gather, embedding, norm", embed, 0);
-        let products = 8 * HIDDEN * HIDDEN + 4 * HIDDEN * len;
-        line("attention block", attend, products);
-        line("feed-forward block", feed, 4 * HIDDEN * INNER);
-        line("pooling", pool, 0);
-        line(
-            "rest (caches, threads)",
-            all - embed - attend - feed - pool,
-            0,
-        );
+        if texts == 1 {
+            let [_, read] = time(|| {
+                model.read();
+                Ok(())
+            })?;
+            println!(
+                "  reading {:.1} MB of weights once: {:.2} ms; the text takes {:.2} times as long",
+                model.packed_bytes() as f64 / 1e6,
+                read * 1e3,
+                median / read
+            );
+        }
+        stages(&model, &some, len)?;
     }
     Ok(())
+}
+
+/// Prints the stages of some forwards.
+fn stages(model: &Model, batch: &Ragged, len: usize) -> Result<(), Error> {
+    let tokens = batch.ids().len();
+    let backend = &model.backend;
+    backend.record_stages(true);
+    backend.take_stages();
+    let (mut runs, all) = (0, Instant::now());
+    let mut ceilings = Vec::new();
+    while runs < RUNS || all.elapsed().as_secs_f64() < 1.0 {
+        model.run(batch)?;
+        runs += 1;
+        if runs % RUNS == 1 {
+            ceilings.extend(backend.ceiling());
+        }
+    }
+    let times = backend.take_stages();
+    backend.record_stages(false);
+    ceilings.sort_by(f64::total_cmp);
+    let ceiling = ceilings.get(ceilings.len() / 2);
+    let share = |part: std::time::Duration| part.as_secs_f64() / times.total().as_secs_f64() * 1e2;
+    let mut products = [0.0; 2];
+    for stage in Stage::ALL {
+        let time = times.of(stage);
+        let each = match stage {
+            Stage::Project => 3 * HIDDEN * HIDDEN,
+            Stage::Output => HIDDEN * HIDDEN,
+            Stage::Up | Stage::Down => HIDDEN * INNER,
+            Stage::Attend => 2 * HIDDEN * len,
+            _ => 0,
+        };
+        print!(
+            "  {stage:22} {:5.1} %  {:6.2} us/token",
+            share(time),
+            time.as_secs_f64() * 1e6 / (runs * tokens) as f64
+        );
+        let multiply_adds = (each * LAYERS * tokens * runs) as f64;
+        if stage.is_product() {
+            products[0] += multiply_adds;
+            products[1] += time.as_secs_f64();
+        }
+        match each {
+            0 => println!(),
+            _ => rate(
+                multiply_adds,
+                time.as_secs_f64(),
+                backend.threads(),
+                ceiling,
+            ),
+        }
+    }
+    let time = std::time::Duration::from_secs_f64(products[1]);
+    print!("  {:22} {:5.1} %  {:6} ", "all products", share(time), "");
+    print!("         ");
+    rate(products[0], products[1], backend.threads(), ceiling);
+    Ok(())
+}
+
+/// Prints the rate of a stage that took so long on all threads together.
+fn rate(multiply_adds: f64, seconds: f64, threads: usize, ceiling: Option<&f64>) {
+    let rate = multiply_adds / seconds * threads as f64;
+    print!("  {:6.0} GFLOP/s", 2.0 * rate / 1e9);
+    match ceiling {
+        Some(ceiling) => println!(
+            ", {:.0} % of {:.0}",
+            rate / ceiling * 1e2,
+            2.0 * ceiling / 1e9
+        ),
+        None => println!(),
+    }
 }

@@ -16,6 +16,7 @@ mod cpu;
 
 pub use cpu::encode::{CpuEncode, CpuForward, CpuTicket};
 pub use cpu::scan::{CodeStats, CpuScan, CpuScanning};
+pub use cpu::stages::{Stage, StageTimes};
 pub use cpu::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 pub use error::Error;
 pub use inventory::Inventory;

@@ -13,6 +13,8 @@ use super::attention;
 use super::blocks::{Columns, Form, Left, Line, Room, Twice, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool, Width};
+use super::rates;
+use super::stages::{StageTimes, Stages};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward};
 use crate::encode::{
     AttentionTensors, EmbeddingTensors, Encode, FeedForwardTensors, Forward, Pooling, Ragged,
@@ -54,6 +56,7 @@ pub struct CpuEncode {
     pub(super) blocks: Option<(Unit, Form)>,
     /// The numbers of attention by the same unit, where heads fit.
     attention: Option<Form>,
+    pub(super) stages: Stages,
     pool: Arc<Pool>,
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -101,6 +104,7 @@ impl CpuEncode {
             arithmetic,
             attention: blocks.and_then(|(unit, form)| attention::form_beside(unit, form)),
             blocks,
+            stages: Stages::default(),
             pool,
             scratch: Mutex::default(),
         })
@@ -153,6 +157,31 @@ impl CpuEncode {
     /// The instruction set of its kernels.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+
+    /// Whether forwards from now on add up what their stages take; costs a reading of the clock a stage.
+    pub fn record_stages(&self, on: bool) {
+        self.stages.record(on);
+    }
+
+    /// What was added up since the last time.
+    pub fn take_stages(&self) -> StageTimes {
+        self.stages.take()
+    }
+
+    /// Multiply-adds a second that all threads together reach in its arithmetic without reading
+    /// anything, of random numbers: the ceiling of its products. `None` where it is emulated.
+    /// Measured now, within a millisecond.
+    pub fn ceiling(&self) -> Option<f64> {
+        let found = Mutex::new(Some(0.0));
+        self.pool.run(Width::All, |member| {
+            // All at once.
+            member.wait();
+            let rate = rates::of(self.kernels, self.blocks);
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            *found = found.zip(rate).map(|(sum, rate)| sum + rate);
+        });
+        found.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Threads a single call may use.

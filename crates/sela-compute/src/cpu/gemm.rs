@@ -63,6 +63,11 @@ impl Panels {
         }
     }
 
+    /// What a product reads of the weights once, at least.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.data)
+    }
+
     /// Number of panels.
     pub(crate) fn count(&self) -> usize {
         self.bias.len() / self.width

@@ -6,6 +6,7 @@ use super::attention::{Dense, Head, attention};
 use super::gemm::{Panels, Rows, product};
 use super::lanes::plain::Plain;
 use super::math;
+use super::rates;
 use crate::isa::Isa;
 
 /// See [`product`].
@@ -20,12 +21,15 @@ pub(crate) struct Kernels {
     pub(crate) width: usize,
     /// Rows of a register tile.
     pub(crate) rows: usize,
+    /// Numbers of a register.
+    pub(crate) lanes: usize,
     pub(crate) product: Product,
     pub(crate) attention: unsafe fn(Head, Dense, *mut f32),
     pub(crate) gelu: unsafe fn(*mut f32, usize),
     pub(crate) layer_norm: unsafe fn(*mut f32, usize, *const f32, *const f32, f32),
     pub(crate) mean: unsafe fn(*const f32, usize, usize, *mut f32),
     pub(crate) normalize: unsafe fn(*mut f32, usize),
+    pub(crate) multiply: unsafe fn(&mut [f32]),
 }
 
 /// Instances of all kernels for one instruction set: `$lanes` in tiles of `$mr` rows by `$nv`
@@ -80,17 +84,24 @@ macro_rules! instances {
                 // SAFETY: see above.
                 unsafe { math::normalize::<$lanes>(out, n) }
             }
+            $(#[target_feature(enable = $features)])?
+            unsafe fn run_multiply(numbers: &mut [f32]) {
+                // SAFETY: see above.
+                unsafe { rates::multiply::<$lanes>(numbers) }
+            }
 
             pub(super) static KERNELS: Kernels = Kernels {
                 isa: Isa::$isa,
                 width: $nv * <$lanes as super::super::lanes::Lanes>::LANES,
                 rows: $mr,
+                lanes: <$lanes as super::super::lanes::Lanes>::LANES,
                 product: run_product,
                 attention: run_attention,
                 gelu: run_gelu,
                 layer_norm: run_layer_norm,
                 mean: run_mean,
                 normalize: run_normalize,
+                multiply: run_multiply,
             };
         }
     };

@@ -80,6 +80,14 @@ impl Linear {
         })
     }
 
+    /// What a product reads of the weights once, at least.
+    pub(crate) fn bytes(&self) -> [&[u8]; 2] {
+        match self {
+            Self::F32(panels) => [panels.bytes(), &[]],
+            Self::Blocks(packed) => packed.bytes(),
+        }
+    }
+
     /// Numbers of an output row.
     pub(crate) fn outputs(&self) -> usize {
         match self {

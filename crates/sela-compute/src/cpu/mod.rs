@@ -14,4 +14,5 @@ mod passes;
 pub(crate) mod pool;
 pub(crate) mod rates;
 pub(crate) mod scan;
+pub(crate) mod stages;
 pub(crate) mod weights;

@@ -14,6 +14,7 @@ use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::linear::{Input, To};
 use super::pool::Member;
+use super::stages::{Clock, Stage};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
 use crate::encode::{Pooling, TensorRows};
 use crate::plan::Arithmetic;
@@ -33,19 +34,22 @@ impl CpuForward<'_> {
         out: Shared,
     ) {
         let tokens = self.rows(&tile);
+        let clock = &mut self.backend.stages.clock();
         for pass in &self.passes {
             // SAFETY: the caller's promise; every pass ends at a barrier or in rows of its own.
             unsafe {
                 match pass {
                     Pass::Embed(weights, words) => {
                         self.run_embed(member, weights, *words, &tile, at);
+                        clock.was_then_wait(Stage::Embed, member);
                     }
-                    Pass::Attend(weights) => self.run_attend(member, weights, &tile, at),
+                    Pass::Attend(weights) => self.run_attend(member, clock, weights, &tile, at),
                     Pass::FeedForward(weights) => {
-                        self.run_feed_forward(member, weights, tokens.len(), at);
+                        self.run_feed_forward(member, clock, weights, tokens.len(), at);
                     }
                     Pass::Pool { pooling, normalize } => {
                         self.run_pool(member, *pooling, *normalize, &tile, at, out);
+                        clock.was_then_wait(Stage::Pool, member);
                     }
                 }
             }
@@ -91,7 +95,6 @@ impl CpuForward<'_> {
         };
         // SAFETY: this member's own rows.
         unsafe { self.round(x, hidden, mine, at.left) };
-        member.wait();
     }
 
     /// Rounds rows of `inputs` numbers for the products over them, where those are of blocks.
@@ -134,6 +137,7 @@ impl CpuForward<'_> {
     unsafe fn run_attend(
         &self,
         member: Member<'_>,
+        clock: &mut Clock<'_>,
         weights: &CpuAttention,
         tile: &Range<usize>,
         at: Layout,
@@ -174,18 +178,18 @@ impl CpuForward<'_> {
                 None => To::Set(projected),
             };
             layer.apply(kernels, rows.len(), input, units, to);
-            member.wait();
+            clock.was_then_wait(Stage::Project, member);
             let by_unit = self.backend.attention_by_unit(dim);
             match by_unit {
                 #[cfg(target_arch = "x86_64")]
                 Some(by) => self.run_heads_by_unit(member, weights, tile, at, by),
                 _ => self.run_heads(member, weights, tile, at),
             }
-            member.wait();
+            clock.was_then_wait(Stage::Attend, member);
             let rounded = by_unit.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
                 self.round(context, hidden, member.share(rows.len(), 1), at.left);
-                member.wait();
+                clock.was_then_wait(Stage::Norm, member);
             }
             let units = member.share(weights.output.units(), 1);
             let input = Input {
@@ -194,13 +198,13 @@ impl CpuForward<'_> {
             };
             let output = &weights.output;
             output.apply(kernels, rows.len(), input, units, To::Add(x));
-            member.wait();
+            clock.was_then_wait(Stage::Output, member);
             let mine = member.share(rows.len(), 1);
             for row in mine.clone() {
                 self.normalize_row(&weights.norm, x.at.add(row * hidden));
             }
             self.round(x_read, hidden, mine, at.left);
-            member.wait();
+            clock.was_then_wait(Stage::Norm, member);
         }
     }
 
@@ -362,6 +366,7 @@ impl CpuForward<'_> {
     unsafe fn run_feed_forward(
         &self,
         member: Member<'_>,
+        clock: &mut Clock<'_>,
         weights: &CpuFeedForward,
         rows: usize,
         at: Layout,
@@ -395,27 +400,27 @@ impl CpuForward<'_> {
                 let input = Input { rows: read, lines };
                 let units = member.share(up.units(), 1);
                 up.apply(kernels, n, input, units, To::Gelu(inner, inner_left));
-                member.wait();
+                clock.was_then_wait(Stage::Up, member);
                 let inner_read = Rows {
                     at: inner.at.cast_const(),
                     stride: inner.stride,
                 };
                 if whole_rows {
                     self.round(inner_read, up.outputs(), member.share(n, 1), inner_left);
-                    member.wait();
+                    clock.was_then_wait(Stage::Norm, member);
                 }
                 let input = Input {
                     rows: inner_read,
                     lines: inner_left,
                 };
                 down.apply(kernels, n, input, member.share(down.units(), 1), To::Add(x));
-                member.wait();
+                clock.was_then_wait(Stage::Down, member);
                 let mine = member.share(n, 1);
                 for row in mine.clone() {
                     self.normalize_row(&weights.norm, x.at.add(row * hidden));
                 }
                 self.round(read, hidden, mine, lines);
-                member.wait();
+                clock.was_then_wait(Stage::Norm, member);
             }
         }
     }
@@ -450,6 +455,5 @@ impl CpuForward<'_> {
                 }
             }
         }
-        member.wait();
     }
 }

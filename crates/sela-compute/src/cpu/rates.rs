@@ -1,7 +1,21 @@
-//! How fast this CPU's registers multiply: what `CPUID` does not tell.
+//! How fast this CPU multiplies without reading anything: what `CPUID` does not tell.
 //!
 //! `VDPBF16PS` does twice the work of a fused multiply-add. A Zen 5 starts as many of either a cycle, an
 //! Emerald Rapids a quarter as many, so that it is half as fast as plain f32 there.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::blocks::{Form, Unit};
+use super::kernels::Kernels;
+use super::lanes::Lanes;
+
+/// Sums that do not wait for each other: more than any instruction's latency times its rate.
+const CHAINS: usize = 16;
+/// Instructions of a chain in a run: a run takes some microseconds.
+const LENGTH: usize = 512;
+/// The best of so many counts: what else ran meanwhile only made others slower.
+const RUNS: usize = 12;
 
 /// Whether `VDPBF16PS` multiplies more numbers than f32 multiply-adds do in the same time. Measured once,
 /// within some 100 microseconds; where there is no AVX-512 BF16 it does not.
@@ -12,21 +26,74 @@ pub(crate) fn bf16_outpaces_f32() -> bool {
     false
 }
 
+/// Multiply-adds a second of this thread, of products in blocks, or in f32 by those kernels; of split
+/// bf16 a third of bf16's. `None` where a unit is emulated.
+pub(crate) fn of(kernels: &Kernels, blocks: Option<(Unit, Form)>) -> Option<f64> {
+    let Some((unit, form)) = blocks else {
+        let mut numbers = [0.5; CHAINS * 16];
+        // SAFETY: the kernels are those of an instruction set that this CPU has.
+        let best = best(|| unsafe { (kernels.multiply)(&mut black_box(&mut numbers)[..]) });
+        return Some((LENGTH * CHAINS * kernels.lanes) as f64 / best.as_secs_f64());
+    };
+    #[cfg(target_arch = "x86_64")]
+    return x86::of(unit, form);
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = (unit, form);
+        None
+    }
+}
+
+/// As many chains of multiply-adds in f32 registers as [`of`] counts; `numbers` are a register each.
+///
+/// # Safety
+///
+/// As for [`Lanes`]; there are at least `CHAINS` registers' numbers.
+#[inline(always)]
+pub(super) unsafe fn multiply<V: Lanes>(numbers: &mut [f32]) {
+    assert!(numbers.len() >= CHAINS * V::LANES, "a register a chain");
+    let at = numbers.as_mut_ptr();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let x = V::load(at);
+        let mut sums = [x; CHAINS];
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = V::load(at.add(i * V::LANES));
+        }
+        for _ in 0..LENGTH {
+            for sum in &mut sums {
+                *sum = x.mla(x, *sum);
+            }
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
+            sum.store(at.add(i * V::LANES));
+        }
+    }
+}
+
+/// The shortest of some runs.
+fn best(mut run: impl FnMut()) -> Duration {
+    let times = (0..RUNS).map(|_| {
+        let began = Instant::now();
+        run();
+        began.elapsed()
+    });
+    times.min().unwrap_or(Duration::MAX)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    use std::arch::asm;
     use std::arch::x86_64::*;
     use std::hint::black_box;
     use std::sync::OnceLock;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
+    use super::{CHAINS, LENGTH, best};
+    use crate::cpu::amx::Tiles;
+    use crate::cpu::blocks::{Form, Unit};
     use crate::isa::Isa;
 
-    /// Sums that do not wait for each other: more than either instruction's latency times its rate.
-    const CHAINS: usize = 16;
-    /// Instructions of a chain in a run: a run takes one to six microseconds.
-    const LENGTH: usize = 512;
-    /// The best of so many counts: what else ran meanwhile only made others slower.
-    const RUNS: usize = 12;
     /// What bf16 must be ahead by, having less to promise. The rates stand in a ratio of powers of two.
     const AHEAD: f64 = 1.4;
 
@@ -36,14 +103,11 @@ mod x86 {
             if !Isa::Avx512.is_available() || !is_x86_feature_detected!("avx512bf16") {
                 return false;
             }
-            let (mut of_f32, mut of_bf16) = (Duration::MAX, Duration::MAX);
-            for _ in 0..RUNS {
-                // SAFETY: the CPU has both, as was asked above.
-                unsafe {
-                    of_f32 = of_f32.min(time(|| multiply_f32(black_box([1.0; CHAINS]))));
-                    of_bf16 = of_bf16.min(time(|| multiply_bf16(black_box([1.0; CHAINS]))));
-                }
-            }
+            let numbers = noise();
+            // SAFETY: the CPU has both, as was asked above.
+            let of_f32 = best(|| unsafe { multiply_f32(black_box(&numbers)) });
+            // SAFETY: as above.
+            let of_bf16 = best(|| unsafe { multiply_bf16(black_box(&numbers)) });
             outpaces(of_bf16, of_f32)
         })
     }
@@ -53,64 +117,150 @@ mod x86 {
         2.0 * of_f32.as_secs_f64() >= AHEAD * of_bf16.as_secs_f64()
     }
 
+    /// See [`super::of`].
+    pub(super) fn of(unit: Unit, form: Form) -> Option<f64> {
+        let numbers = noise();
+        // Instructions of a run, multiply-adds of each.
+        let (best, each) = match (unit, form) {
+            // SAFETY: here and below a unit was found on this CPU.
+            (Unit::Amx, Form::Bf16 | Form::Bf16x3) => unsafe {
+                (best(|| multiply_tiles::<true>(&numbers)), 16 * 16 * 32)
+            },
+            // SAFETY: as above.
+            (Unit::Amx, _) => unsafe { (best(|| multiply_tiles::<false>(&numbers)), 16 * 16 * 64) },
+            // SAFETY: as above.
+            (Unit::Avx512, Form::Bf16 | Form::Bf16x3) => unsafe {
+                (best(|| multiply_bf16(black_box(&numbers))), 32)
+            },
+            // SAFETY: as above.
+            (Unit::Avx512, Form::Int16) => unsafe {
+                (best(|| multiply_int16(black_box(&numbers))), 32)
+            },
+            // SAFETY: as above.
+            (Unit::Avx512, Form::Int8) => unsafe {
+                (best(|| multiply_int8(black_box(&numbers))), 64)
+            },
+            (Unit::Emulated(_), _) => return None,
+        };
+        let products = if form == Form::Bf16x3 { 3.0 } else { 1.0 };
+        Some((CHAINS * LENGTH * each) as f64 / products / best.as_secs_f64())
+    }
+
+    /// A tile's numbers, of no pattern and, as bf16, of no great size.
+    #[repr(C, align(64))]
+    struct Noise([u32; 256]);
+
+    fn noise() -> Noise {
+        let mut state = 1_u32;
+        Noise(std::array::from_fn(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state & 0x807f_807f | 0x3f00_3f00
+        }))
+    }
+
     #[cfg(test)]
-    #[test]
-    fn bf16_has_to_be_ahead_by_more_than_a_count_is_off() {
-        let ns = Duration::from_nanos;
-        // Zen 5, also with a tick of 100 ns more; equal work; Emerald Rapids.
-        assert!(outpaces(ns(2000), ns(2000)) && outpaces(ns(2100), ns(2000)));
-        assert!(!outpaces(ns(4000), ns(2000)) && !outpaces(ns(5600), ns(1400)));
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn bf16_has_to_be_ahead_by_more_than_a_count_is_off() {
+            let ns = Duration::from_nanos;
+            // Zen 5, also with a tick of 100 ns more; equal work; Emerald Rapids.
+            assert!(outpaces(ns(2000), ns(2000)) && outpaces(ns(2100), ns(2000)));
+            assert!(!outpaces(ns(4000), ns(2000)) && !outpaces(ns(5600), ns(1400)));
+        }
     }
 
-    fn time(run: impl FnOnce() -> f32) -> Duration {
-        let began = Instant::now();
-        black_box(run());
-        began.elapsed()
-    }
-
-    /// # Safety
-    ///
-    /// The CPU has AVX-512.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn multiply_f32(start: [f32; CHAINS]) -> f32 {
-        let x = _mm512_set1_ps(start[0]);
-        // Not alike for the compiler, which might make one of them.
-        let mut sums = start.map(|x| _mm512_set1_ps(x));
-        for _ in 0..LENGTH {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(x, x, *sum);
+    /// Chains of an instruction on registers of noise.
+    macro_rules! chains {
+        ($name:ident, $features:literal, |$sum:ident, $x:ident| $multiply:expr) => {
+            /// # Safety
+            ///
+            /// The CPU has the features.
+            #[target_feature(enable = $features)]
+            unsafe fn $name(numbers: &Noise) {
+                // SAFETY: a tile has as many registers as there are chains.
+                unsafe {
+                    let at = numbers.0.as_ptr().cast::<__m512i>();
+                    let $x = _mm512_load_si512(at);
+                    // Not alike for the compiler, which might make one of them.
+                    let mut sums: [__m512i; CHAINS] = [$x; CHAINS];
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = _mm512_load_si512(at.add(i));
+                    }
+                    for _ in 0..LENGTH {
+                        for sum in &mut sums {
+                            let $sum = *sum;
+                            *sum = $multiply;
+                        }
+                    }
+                    let mut all = _mm512_setzero_si512();
+                    for sum in sums {
+                        all = _mm512_xor_si512(all, sum);
+                    }
+                    black_box(_mm512_reduce_or_epi32(all));
+                }
             }
-        }
-        total(sums)
+        };
     }
 
+    chains!(multiply_f32, "avx512f", |sum, x| {
+        let x = _mm512_castsi512_ps(x);
+        _mm512_castps_si512(_mm512_fmadd_ps(x, x, _mm512_castsi512_ps(sum)))
+    });
+    chains!(multiply_bf16, "avx512f,avx512bf16", |sum, x| {
+        let x = std::mem::transmute::<__m512i, __m512bh>(x);
+        _mm512_castps_si512(_mm512_dpbf16_ps(_mm512_castsi512_ps(sum), x, x))
+    });
+    chains!(multiply_int16, "avx512f,avx512vnni", |sum, x| {
+        _mm512_dpwssd_epi32(sum, x, x)
+    });
+    chains!(multiply_int8, "avx512f,avx512vnni", |sum, x| {
+        _mm512_dpbusd_epi32(sum, x, x)
+    });
+
+    /// As many products of tiles of noise.
+    ///
     /// # Safety
     ///
-    /// The CPU has AVX-512 BF16.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn multiply_bf16(start: [f32; CHAINS]) -> f32 {
-        let x = _mm512_set1_ps(start[0]);
-        // SAFETY: both are 512 bits.
-        let pairs = unsafe { std::mem::transmute::<__m512, __m512bh>(x) };
-        // Not alike for the compiler, which might make one of them.
-        let mut sums = start.map(|x| _mm512_set1_ps(x));
-        for _ in 0..LENGTH {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+    /// The CPU has AMX for it and the system allows it.
+    unsafe fn multiply_tiles<const BF16: bool>(numbers: &Noise) {
+        macro_rules! turn {
+            ($product:literal) => {
+                asm!(
+                    concat!($product, " tmm0, tmm4, tmm6"),
+                    concat!($product, " tmm1, tmm4, tmm7"),
+                    concat!($product, " tmm2, tmm5, tmm6"),
+                    concat!($product, " tmm3, tmm5, tmm7"),
+                    options(nostack, nomem, preserves_flags)
+                )
+            };
+        }
+        // SAFETY: the caller's promise; nothing else touches tiles meanwhile.
+        unsafe {
+            let tiles = Tiles::lay_out();
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "tileloadd tmm4, [{at} + {line}*1]",
+                "tileloadd tmm5, [{at} + {line}*1]",
+                "tileloadd tmm6, [{at} + {line}*1]",
+                "tileloadd tmm7, [{at} + {line}*1]",
+                at = in(reg) numbers,
+                line = in(reg) 64_usize,
+                options(nostack, readonly, preserves_flags)
+            );
+            for _ in 0..CHAINS * LENGTH / 4 {
+                match BF16 {
+                    true => turn!("tdpbf16ps"),
+                    false => turn!("tdpbusd"),
+                }
             }
+            drop(tiles);
         }
-        total(sums)
-    }
-
-    /// # Safety
-    ///
-    /// The CPU has AVX-512.
-    #[target_feature(enable = "avx512f")]
-    fn total(sums: [__m512; CHAINS]) -> f32 {
-        let mut all = _mm512_setzero_ps();
-        for sum in sums {
-            all = _mm512_add_ps(all, sum);
-        }
-        _mm512_reduce_add_ps(all)
     }
 }

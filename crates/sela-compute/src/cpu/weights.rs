@@ -70,6 +70,13 @@ impl CpuEmbedding {
 }
 
 impl CpuAttention {
+    /// The packed weights of its products, in the order in which a forward reads them.
+    pub fn packed(&self) -> impl Iterator<Item = &[u8]> {
+        [&self.projections, &self.output]
+            .into_iter()
+            .flat_map(Linear::bytes)
+    }
+
     /// Takes over the weights, packed for the backend.
     pub(super) fn new(backend: &CpuEncode, tensors: AttentionTensors) -> Result<Self, Error> {
         let [hidden, inputs] = tensors.output.weight.shape();
@@ -112,6 +119,11 @@ impl CpuAttention {
 }
 
 impl CpuFeedForward {
+    /// The packed weights of its products, in the order in which a forward reads them.
+    pub fn packed(&self) -> impl Iterator<Item = &[u8]> {
+        [&self.up, &self.down].into_iter().flat_map(Linear::bytes)
+    }
+
     /// Takes over the weights, packed for the backend.
     pub(super) fn new(backend: &CpuEncode, tensors: FeedForwardTensors) -> Result<Self, Error> {
         let [inner, hidden] = tensors.up.weight.shape();

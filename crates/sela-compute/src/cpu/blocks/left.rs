@@ -11,7 +11,7 @@ pub(super) const GROUP: usize = 16;
 
 /// 64 bytes: of each of sixteen outputs a few neighbouring inputs (a row of a tile), or neighbouring
 /// inputs of a row of the left side. The earlier ones are in the lower bits.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(super) [u32; 16]);
 

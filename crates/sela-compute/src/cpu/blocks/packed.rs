@@ -117,6 +117,11 @@ impl Packed {
         lines
     }
 
+    /// What a product reads of the weights once, at least.
+    pub(crate) fn bytes(&self) -> [&[u8]; 2] {
+        [&self.high, &self.low].map(|lines| bytemuck::cast_slice(lines))
+    }
+
     /// See [`Form::rounds_whole_rows`].
     pub(crate) fn rounds_whole_rows(&self) -> bool {
         self.form.rounds_whole_rows()
