@@ -100,8 +100,8 @@ fn units(form: Form) -> Vec<Unit> {
     #[cfg(target_arch = "x86_64")]
     {
         let tiles = match form {
-            // What feeds the tiles rounds by it.
-            Form::Bf16 | Form::Bf16x3 if !is_x86_feature_detected!("avx512bf16") => None,
+            // What feeds tiles rounds by it.
+            _ if !is_x86_feature_detected!("avx512bf16") => None,
             Form::Bf16 | Form::Bf16x3 => Some(super::amx::Product::Bf16),
             Form::Int8 => Some(super::amx::Product::Int8),
             Form::Int16 => None,

@@ -473,8 +473,8 @@ impl Product16 {
                 asm!(
                     "tileloadd tmm4, [{left} + {line}*1]",
                     "tileloadd tmm6, [{one} + {line}*1]",
-                    "tileloadd tmm7, [{two} + {line}*1]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{two} + {line}*1]",
                     "tdpbf16ps tmm1, tmm4, tmm7",
                     left = in(reg) left.add(step * self.left_stride),
                     one = in(reg) one.add(step * self.right_stride),

@@ -46,13 +46,8 @@ impl<N: Tiled> Kernel for Amx<N> {
 
     #[inline(always)]
     unsafe fn round(numbers: &[f32; Form::Bf16.depth()], high: *mut Line, low: Option<*mut Line>) {
-        // SAFETY: the caller's promise; of bf16 it enables AVX-512 BF16 too.
-        unsafe {
-            match N::BF16 {
-                true => round(numbers, high, low),
-                false => super::left::round(numbers, high, low),
-            }
-        }
+        // SAFETY: the caller's promise, who enables AVX-512 BF16.
+        unsafe { round(numbers, high, low) }
     }
 
     #[inline(always)]
@@ -182,7 +177,8 @@ unsafe fn zero() {
     }
 }
 
-/// A step of 32 rows: each tile that is loaded takes part in two products.
+/// A step of 32 rows: each tile that is loaded takes part in two products. Loads stand between products:
+/// all first, they would leave less of the queue to what is sent meanwhile.
 ///
 /// # Safety
 ///
@@ -194,10 +190,10 @@ unsafe fn whole_step<N: Tiled>(upper: *const Line, lower: *const Line, panel: *c
             asm!(
                 "tileloadd tmm6, [{panel} + {line}*1]",
                 "tileloadd tmm4, [{upper} + {line}*1]",
-                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-                "tileloadd tmm5, [{lower} + {line}*1]",
                 concat!($product, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
                 concat!($product, " tmm1, tmm4, tmm7"),
+                "tileloadd tmm5, [{lower} + {line}*1]",
                 concat!($product, " tmm2, tmm5, tmm6"),
                 concat!($product, " tmm3, tmm5, tmm7"),
                 upper = in(reg) upper,
@@ -232,8 +228,8 @@ unsafe fn half_step<N: Tiled>(upper: *const Line, panel: *const Line) {
             asm!(
                 "tileloadd tmm4, [{upper} + {line}*1]",
                 "tileloadd tmm6, [{panel} + {line}*1]",
-                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
                 concat!($product, " tmm0, tmm4, tmm6"),
+                "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
                 concat!($product, " tmm1, tmm4, tmm7"),
                 upper = in(reg) upper,
                 panel = in(reg) panel,
@@ -265,22 +261,22 @@ unsafe fn split_whole_step(low: [*const Line; 3], high: [*const Line; 3]) {
         asm!(
             "tileloadd tmm6, [{panel} + {line}*1]",
             "tileloadd tmm4, [{low} + {line}*1]",
-            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-            "tileloadd tmm5, [{low2} + {line}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{low2} + {line}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "tileloadd tmm4, [{high} + {line}*1]",
-            "tileloadd tmm5, [{high2} + {line}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{high2} + {line}*1]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
             "tileloadd tmm6, [{rest} + {line}*1]",
-            "tileloadd tmm7, [{rest} + {line}*1 + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tdpbf16ps tmm2, tmm5, tmm6",
+            "tileloadd tmm7, [{rest} + {line}*1 + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tdpbf16ps tmm3, tmm5, tmm7",
             low = in(reg) low[0],
@@ -307,15 +303,15 @@ unsafe fn split_half_step(low: [*const Line; 3], high: [*const Line; 3]) {
         asm!(
             "tileloadd tmm4, [{low} + {line}*1]",
             "tileloadd tmm6, [{panel} + {line}*1]",
-            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
-            "tileloadd tmm5, [{high} + {line}*1]",
             "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{panel} + {line}*1 + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "tileloadd tmm2, [{rest} + {line}*1]",
-            "tileloadd tmm3, [{rest} + {line}*1 + 1024]",
+            "tileloadd tmm5, [{high} + {line}*1]",
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm1, tmm5, tmm7",
+            "tileloadd tmm2, [{rest} + {line}*1]",
             "tdpbf16ps tmm0, tmm5, tmm2",
+            "tileloadd tmm3, [{rest} + {line}*1 + 1024]",
             "tdpbf16ps tmm1, tmm5, tmm3",
             low = in(reg) low[0],
             high = in(reg) high[0],
@@ -376,7 +372,7 @@ pub(super) unsafe fn run_bf16(job: &Job<'_>) {
 /// # Safety
 ///
 /// The same, and the job is about int8.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+#[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 pub(super) unsafe fn run_int8(job: &Job<'_>) {
     // SAFETY: the caller's promise.
     unsafe { run_kernel::<Amx<Int8>>(job) }

@@ -456,11 +456,18 @@ pub(super) unsafe fn round(
     high: *mut Line,
     low: Option<*mut Line>,
 ) {
+    // Loops of a known length, so that they become registers: `map` over an array does not.
     // SAFETY: the caller's promise; a line is 32 numbers of 16 bits.
     unsafe {
-        *high.cast() = numbers.map(rounded);
+        let high = &mut *high.cast::<[u16; Form::Bf16.depth()]>();
+        for (x, to) in numbers.iter().zip(high) {
+            *to = rounded(*x);
+        }
         if let Some(low) = low {
-            *low.cast() = numbers.map(left_over);
+            let low = &mut *low.cast::<[u16; Form::Bf16.depth()]>();
+            for (x, to) in numbers.iter().zip(low) {
+                *to = left_over(*x);
+            }
         }
     }
 }
