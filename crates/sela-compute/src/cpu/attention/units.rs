@@ -208,18 +208,26 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
         for first in (0..len).step_by(TILE) {
             let rows = TILE.min(len - first);
             let (left, left_stride) = K::rows(head.query, first, rows, lines, query);
-            for tile in (0..padded / TILE).step_by(2) {
-                let product = Product16 {
-                    rows,
-                    left,
-                    left_stride,
-                    right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
-                    right_stride: TILE,
-                    steps: lines,
-                    chunk: SCORE_CHUNK,
-                    step: K::step(head.query) * K::step(head.key),
-                };
-                product.store::<K>(tiles, scores.add(tile), padded);
+            match tiles {
+                // A tile of queries in all: it stays.
+                Some(tiles) if lines == 1 && !K::SPLIT => {
+                    store_scores(tiles, left.at, keys.at, scores, padded);
+                }
+                _ => {
+                    for tile in (0..padded / TILE).step_by(2) {
+                        let product = Product16 {
+                            rows,
+                            left,
+                            left_stride,
+                            right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
+                            right_stride: TILE,
+                            steps: lines,
+                            chunk: SCORE_CHUNK,
+                            step: K::step(head.query) * K::step(head.key),
+                        };
+                        product.store::<K>(tiles, scores.add(tile), padded);
+                    }
+                }
             }
             let mut factors = [0.0; TILE];
             for r in 0..rows {
@@ -487,6 +495,48 @@ impl Product16 {
     }
 }
 
+/// Stores the scores of a tile of queries and `padded` keys, a tile for each sixteen, in rows of as many
+/// numbers. The same sums as by [`Product16`], but queries are loaded once.
+///
+/// # Safety
+///
+/// There are as many lines, and room for sixteen rows; tiles are laid out.
+#[inline(always)]
+unsafe fn store_scores(
+    _: &Tiles,
+    queries: *const Line,
+    keys: *const Line,
+    to: *mut Line,
+    padded: usize,
+) {
+    // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between them.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{queries} + {line}*1]",
+            queries = in(reg) queries,
+            line = in(reg) size_of::<Line>(),
+            options(nostack, readonly, preserves_flags)
+        );
+        for tile in (0..padded / TILE).step_by(2) {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm6, [{keys} + {line}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tilezero tmm1",
+                "tileloadd tmm7, [{keys} + {line}*1 + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tilestored [{to} + {row}*1], tmm0",
+                "tilestored [{to} + {row}*1 + 64], tmm1",
+                keys = in(reg) keys.add(tile * TILE),
+                to = in(reg) to.add(tile),
+                line = in(reg) size_of::<Line>(),
+                row = in(reg) padded * size_of::<f32>(),
+                options(nostack, preserves_flags)
+            );
+        }
+    }
+}
+
 /// Writes a line, and the lower parts if there are any.
 ///
 /// # Safety
@@ -618,14 +668,25 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
         let full = len / TILE;
         let rest = (1_u16 << (len % TILE)) - 1;
         let lowest = _mm512_set1_ps(f32::MIN);
-        let mut largest = lowest;
-        for i in 0..full {
-            largest = _mm512_max_ps(largest, _mm512_load_ps(scores.add(i * TILE)));
+        // Chains that do not wait for each other.
+        let mut most = [lowest; 4];
+        for i in (0..full / 4 * 4).step_by(4) {
+            for j in 0..4 {
+                let x = _mm512_load_ps(scores.add((i + j) * TILE));
+                most[j] = _mm512_max_ps(most[j], x);
+            }
+        }
+        for i in full / 4 * 4..full {
+            most[0] = _mm512_max_ps(most[0], _mm512_load_ps(scores.add(i * TILE)));
         }
         if rest != 0 {
             let last = _mm512_mask_load_ps(lowest, rest, scores.add(full * TILE));
-            largest = _mm512_max_ps(largest, last);
+            most[1] = _mm512_max_ps(most[1], last);
         }
+        let largest = _mm512_max_ps(
+            _mm512_max_ps(most[0], most[1]),
+            _mm512_max_ps(most[2], most[3]),
+        );
         let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
         let scale = 1.0 / (dim as f32).sqrt();
         let factor = match K::SPLIT {
@@ -634,12 +695,12 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
         };
         let most = _mm512_set1_ps(WEIGHT_MOST);
         let less = _mm512_mul_ps(largest, factor);
-        let mut sum = _mm512_setzero_ps();
+        let mut sums = [_mm512_setzero_ps(); 2];
         // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
         // is multiplied, so that however many small ones are rounded, they are parts of a whole. No closure,
         // as above.
         macro_rules! weights_at {
-            ($at:expr, $here:expr) => {{
+            ($at:expr, $here:expr, $chain:literal) => {{
                 let x = _mm512_load_ps(scores.add($at));
                 let e = match K::SPLIT {
                     true => {
@@ -656,22 +717,22 @@ unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: 
                     true => _mm512_roundscale_ps::<0>(_mm512_mul_ps(e, most)),
                     false => e,
                 };
-                sum = _mm512_add_ps(sum, e);
+                sums[$chain] = _mm512_add_ps(sums[$chain], e);
                 e
             }};
         }
         let whole = len / DEPTH;
         for step in 0..whole {
-            let low = weights_at!(step * DEPTH, u16::MAX);
-            let high = weights_at!(step * DEPTH + TILE, u16::MAX);
+            let low = weights_at!(step * DEPTH, u16::MAX, 0);
+            let high = weights_at!(step * DEPTH + TILE, u16::MAX, 1);
             store::<K>(weights.add(step * TILE), K::line(low, high));
         }
         if !len.is_multiple_of(DEPTH) {
             let here = (1_u32 << (len % DEPTH)) - 1;
-            let low = weights_at!(whole * DEPTH, here as u16);
-            let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16);
+            let low = weights_at!(whole * DEPTH, here as u16, 0);
+            let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16, 1);
             store::<K>(weights.add(whole * TILE), K::line(low, high));
         }
-        1.0 / Avx512(sum).sum()
+        1.0 / Avx512(_mm512_add_ps(sums[0], sums[1])).sum()
     }
 }
