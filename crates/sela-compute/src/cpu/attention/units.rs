@@ -11,23 +11,22 @@
 #![allow(clippy::needless_range_loop)]
 
 mod kind;
+mod product;
+mod softmax;
 #[cfg(test)]
 mod tests;
 
-use std::arch::asm;
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 pub(crate) use kind::Rounded;
-use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK, WEIGHT_MOST};
+use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK};
+use product::Product16;
+use softmax::softmax;
 
 use super::Head;
 use crate::cpu::amx::Tiles;
 use crate::cpu::blocks::{Form, Left, Line, Twice};
 use crate::cpu::gemm::Rows;
-use crate::cpu::lanes::Lanes;
-use crate::cpu::lanes::x86::Avx512;
-use crate::cpu::math::exp;
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -69,11 +68,11 @@ struct Parts {
     values: usize,
     /// Of codes, a tile for each line of a head; rows of bf16 are read where they are.
     query: usize,
-    /// For each 32 keys, a tile.
+    /// For each 32 keys, a tile; of two tiles of queries.
     weights: usize,
     /// Sixteen rows of f32.
     scores: usize,
-    /// Sixteen rows of f32.
+    /// Sixteen rows of f32 of each of the two.
     out: usize,
     end: usize,
 }
@@ -98,9 +97,9 @@ impl Parts {
                 Form::Int16 => lines(dim) * TILE,
                 _ => 0,
             }),
-            weights: part(copies * padded / DEPTH * TILE),
+            weights: part(2 * copies * padded / DEPTH * TILE),
             scores: part(padded),
-            out: part(dim),
+            out: part(2 * dim),
             end,
         }
     }
@@ -201,42 +200,44 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
         let of_keys = padded / TILE * lines * TILE;
         let (keys, values) = (twice(parts.keys, of_keys), twice(parts.values, of_keys));
         let query = twice(parts.query, lines * TILE);
-        let weights = twice(parts.weights, padded / DEPTH * TILE);
+        // Lines of a tile of queries' weights.
+        let of_weights = padded / DEPTH * TILE;
+        let weights = twice(parts.weights, 2 * of_weights);
         let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
         transpose_keys::<K>(head, keys);
         pair_values::<K>(head, values);
-        for first in (0..len).step_by(TILE) {
-            let rows = TILE.min(len - first);
-            let (left, left_stride) = K::rows(head.query, first, rows, lines, query);
-            match tiles {
-                // A tile of queries in all: it stays.
-                Some(tiles) if lines == 1 && !K::SPLIT => {
-                    store_scores(tiles, left.at, keys.at, scores, padded);
+        // Two tiles of queries, so that values are loaded half as often.
+        for first in (0..len).step_by(2 * TILE) {
+            let of_tile = |tile: usize| TILE.min(len.saturating_sub(first + tile * TILE));
+            let rows = [of_tile(0), of_tile(1)];
+            let mut factors = [[0.0; TILE]; 2];
+            for tile in 0..2 {
+                if rows[tile] == 0 {
+                    continue;
                 }
-                _ => {
-                    for tile in (0..padded / TILE).step_by(2) {
-                        let product = Product16 {
-                            rows,
-                            left,
-                            left_stride,
-                            right: [0, 1].map(|j| keys.add((tile + j) * lines * TILE)),
-                            right_stride: TILE,
-                            steps: lines,
-                            chunk: SCORE_CHUNK,
-                            step: K::step(head.query) * K::step(head.key),
-                        };
-                        product.store::<K>(tiles, scores.add(tile), padded);
-                    }
+                let from = first + tile * TILE;
+                let (left, left_stride) = K::rows(head.query, from, rows[tile], lines, query);
+                let step = K::step(head.query) * K::step(head.key);
+                let product = Product16 {
+                    rows: rows[tile],
+                    left,
+                    left_stride,
+                    right: [keys, keys.add(lines * TILE)],
+                    right_stride: TILE,
+                    steps: lines,
+                    chunk: SCORE_CHUNK,
+                    step,
+                };
+                product.store_scores::<K>(tiles, scores, padded);
+                for r in 0..rows[tile] {
+                    let scores = scores.cast::<f32>().add(r * padded);
+                    let weights = weights.add(tile * of_weights + r);
+                    factors[tile][r] = softmax::<K>(scores, len, dim, weights);
                 }
-            }
-            let mut factors = [0.0; TILE];
-            for r in 0..rows {
-                let scores = scores.cast::<f32>().add(r * padded);
-                factors[r] = softmax::<K>(scores, len, dim, weights.add(r));
             }
             for column in (0..columns).step_by(2) {
                 let product = Product16 {
-                    rows,
+                    rows: rows[0],
                     left: weights,
                     left_stride: TILE,
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
@@ -246,11 +247,19 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
                     // What a weight's code stands for is in the sum of the codes too.
                     step: K::step(head.value),
                 };
-                product.store::<K>(tiles, out.add(column), dim);
+                let lower = (rows[1] > 0).then(|| weights.add(of_weights));
+                product.store_both::<K>(
+                    tiles,
+                    lower.map(|left| (left, rows[1])),
+                    out.add(column),
+                    dim,
+                );
             }
-            for r in 0..rows {
-                let row = out.cast::<f32>().add(r * dim);
-                send::<K>(row, dim, _mm512_set1_ps(factors[r]), to, first + r);
+            for (r, &factor) in factors.as_flattened().iter().enumerate() {
+                if r % TILE < rows[r / TILE] {
+                    let row = out.cast::<f32>().add(r * dim);
+                    send::<K>(row, dim, _mm512_set1_ps(factor), to, first + r);
+                }
             }
         }
     }
@@ -285,254 +294,6 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
                     _mm512_storeu_ps(at.add(TILE), high);
                 }
             }
-        }
-    }
-}
-
-/// Up to 16 rows times two right sides of 16 columns each.
-struct Product16 {
-    rows: usize,
-    /// A tile a step.
-    left: Twice,
-    left_stride: usize,
-    right: [Twice; 2],
-    right_stride: usize,
-    steps: usize,
-    /// Steps over which sums of codes are integers, and what they stand for.
-    chunk: usize,
-    step: f32,
-}
-
-impl Product16 {
-    /// Stores the sums, the two right sides' beside each other, in rows of `stride` f32 numbers;
-    /// behind the last row there may be anything.
-    ///
-    /// # Safety
-    ///
-    /// There are as many lines as this says, of 16 rows, and room for the sums of 16.
-    #[inline(always)]
-    unsafe fn store<K: Kind>(&self, tiles: Option<&Tiles>, to: *mut Line, stride: usize) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match tiles {
-                Some(tiles) => self.store_tiles::<K>(tiles, to, stride),
-                None => self.store_registers::<K>(to.cast(), stride),
-            }
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn store_registers<K: Kind>(&self, to: *mut f32, stride: usize) {
-        let mut row = 0;
-        while row < self.rows {
-            // SAFETY: the caller's promise; no more rows than there are.
-            unsafe {
-                let to = to.add(row * stride);
-                row += match self.rows - row {
-                    8.. => (self.sum_rows::<K, 8>(row, to, stride), 8).1,
-                    4.. => (self.sum_rows::<K, 4>(row, to, stride), 4).1,
-                    2.. => (self.sum_rows::<K, 2>(row, to, stride), 2).1,
-                    _ => (self.sum_rows::<K, 1>(row, to, stride), 1).1,
-                };
-            }
-        }
-    }
-
-    /// Stores the sums of `MR` rows from row `row` on.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn sum_rows<K: Kind, const MR: usize>(&self, row: usize, to: *mut f32, stride: usize) {
-        let [one, two] = self.right;
-        // SAFETY: the caller's promise.
-        unsafe {
-            if K::CODES {
-                return self.sum_codes::<K, MR>(row, to, stride);
-            }
-            let mut sums = [[_mm512_setzero_si512(); 2]; MR];
-            let all = 0..self.steps;
-            // The small ones first.
-            if K::SPLIT {
-                let right = [one.at, two.at];
-                sums = self.sum_in::<K, MR>(sums, row, self.left.lower(), right, all.clone());
-                let right = [one.lower(), two.lower()];
-                sums = self.sum_in::<K, MR>(sums, row, self.left.at, right, all.clone());
-            }
-            sums = self.sum_in::<K, MR>(sums, row, self.left.at, [one.at, two.at], all);
-            for r in 0..MR {
-                for j in 0..2 {
-                    _mm512_store_si512(to.add(r * stride + j * TILE).cast(), sums[r][j]);
-                }
-            }
-        }
-    }
-
-    /// The same of codes, a chunk at a time.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn sum_codes<K: Kind, const MR: usize>(&self, row: usize, to: *mut f32, stride: usize) {
-        let right = self.right.map(|right| right.at);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let step = _mm512_set1_ps(self.step);
-            let mut sums = [[_mm512_setzero_ps(); 2]; MR];
-            for first in (0..self.steps).step_by(self.chunk) {
-                let chunk = first..self.steps.min(first + self.chunk);
-                let zeros = [[_mm512_setzero_si512(); 2]; MR];
-                let found = self.sum_in::<K, MR>(zeros, row, self.left.at, right, chunk);
-                for r in 0..MR {
-                    for j in 0..2 {
-                        let found = _mm512_cvtepi32_ps(found[r][j]);
-                        sums[r][j] = _mm512_fmadd_ps(found, step, sums[r][j]);
-                    }
-                }
-            }
-            for r in 0..MR {
-                for j in 0..2 {
-                    _mm512_store_ps(to.add(r * stride + j * TILE), sums[r][j]);
-                }
-            }
-        }
-    }
-
-    /// Adds a product of `MR` rows from row `row` on to sums in registers, over some steps.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn sum_in<K: Kind, const MR: usize>(
-        &self,
-        mut sums: [[__m512i; 2]; MR],
-        row: usize,
-        left: *const Line,
-        right: [*mut Line; 2],
-        steps: Range<usize>,
-    ) -> [[__m512i; 2]; MR] {
-        for step in steps {
-            for word in 0..TILE {
-                // SAFETY: the caller's promise; a line is a register of sixteen words.
-                unsafe {
-                    let right = right.map(|at| at.add(step * self.right_stride + word));
-                    let right = right.map(|line| _mm512_load_si512(line.cast()));
-                    for r in 0..MR {
-                        let line = left.add(step * self.left_stride + row + r).cast::<i32>();
-                        let x = _mm512_set1_epi32(*line.add(word));
-                        for j in 0..2 {
-                            sums[r][j] = K::add_products(sums[r][j], x, right[j]);
-                        }
-                    }
-                }
-            }
-        }
-        sums
-    }
-
-    /// The same on tiles.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn store_tiles<K: Kind>(&self, _: &Tiles, to: *mut Line, stride: usize) {
-        let [one, two] = self.right;
-        // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
-        // them.
-        unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                options(nostack, nomem, preserves_flags)
-            );
-            // The small ones first.
-            if K::SPLIT {
-                self.sum(self.left.lower(), [one.at, two.at]);
-                self.sum(self.left.at, [one.lower(), two.lower()]);
-            }
-            self.sum(self.left.at, [one.at, two.at]);
-            asm!(
-                "tilestored [{to} + {row}*1], tmm0",
-                "tilestored [{to} + {row}*1 + 64], tmm1",
-                to = in(reg) to,
-                row = in(reg) stride * size_of::<f32>(),
-                options(nostack, preserves_flags)
-            );
-        }
-    }
-
-    /// Adds a product to the sums in tiles.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store), and tiles are laid out.
-    #[inline(always)]
-    unsafe fn sum(&self, left: *const Line, [one, two]: [*mut Line; 2]) {
-        for step in 0..self.steps {
-            // SAFETY: the caller's promise.
-            unsafe {
-                asm!(
-                    "tileloadd tmm4, [{left} + {line}*1]",
-                    "tileloadd tmm6, [{one} + {line}*1]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{two} + {line}*1]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    left = in(reg) left.add(step * self.left_stride),
-                    one = in(reg) one.add(step * self.right_stride),
-                    two = in(reg) two.add(step * self.right_stride),
-                    line = in(reg) size_of::<Line>(),
-                    options(nostack, readonly, preserves_flags)
-                );
-            }
-        }
-    }
-}
-
-/// Stores the scores of a tile of queries and `padded` keys, a tile for each sixteen, in rows of as many
-/// numbers. The same sums as by [`Product16`], but queries are loaded once.
-///
-/// # Safety
-///
-/// There are as many lines, and room for sixteen rows; tiles are laid out.
-#[inline(always)]
-unsafe fn store_scores(
-    _: &Tiles,
-    queries: *const Line,
-    keys: *const Line,
-    to: *mut Line,
-    padded: usize,
-) {
-    // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between them.
-    unsafe {
-        asm!(
-            "tileloadd tmm4, [{queries} + {line}*1]",
-            queries = in(reg) queries,
-            line = in(reg) size_of::<Line>(),
-            options(nostack, readonly, preserves_flags)
-        );
-        for tile in (0..padded / TILE).step_by(2) {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm6, [{keys} + {line}*1]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tilezero tmm1",
-                "tileloadd tmm7, [{keys} + {line}*1 + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tilestored [{to} + {row}*1], tmm0",
-                "tilestored [{to} + {row}*1 + 64], tmm1",
-                keys = in(reg) keys.add(tile * TILE),
-                to = in(reg) to.add(tile),
-                line = in(reg) size_of::<Line>(),
-                row = in(reg) padded * size_of::<f32>(),
-                options(nostack, preserves_flags)
-            );
         }
     }
 }
@@ -635,104 +396,5 @@ unsafe fn pair_values<K: Kind>(head: &Of<K::Rows>, to: Twice) {
                 store::<K>(to.add((step * columns + column) * TILE + line), both);
             }
         }
-    }
-}
-
-/// `2^x` as a polynomial, fitted for the least relative error on `0 <= x <= 1`.
-const EXP2_FIT: [f32; 4] = [0.999_925_2, 0.695_833_56, 0.226_067_16, 0.078_024_52];
-
-/// `2^x` for `x <= 0`, to 8e-5 relative: a twentieth of what rounding to bf16 takes. What is too small
-/// becomes zero.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn exp2(x: __m512) -> __m512 {
-    // What is above the next lower integer, to which scaling rounds by itself.
-    let rest = _mm512_reduce_ps::<{ _MM_FROUND_TO_NEG_INF }>(x);
-    let mut sum = _mm512_set1_ps(EXP2_FIT[3]);
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[2]));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[1]));
-    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[0]));
-    _mm512_scalef_ps(sum, x)
-}
-
-/// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
-/// zeros behind the last, and returns 1 over their sum; of codes over the sum of the codes.
-///
-/// # Safety
-///
-/// As for [`run`], inside which it is.
-#[inline(always)]
-unsafe fn softmax<K: Kind>(scores: *const f32, len: usize, dim: usize, weights: Twice) -> f32 {
-    // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
-    unsafe {
-        let full = len / TILE;
-        let rest = (1_u16 << (len % TILE)) - 1;
-        let lowest = _mm512_set1_ps(f32::MIN);
-        // Chains that do not wait for each other.
-        let mut most = [lowest; 4];
-        for i in (0..full / 4 * 4).step_by(4) {
-            for j in 0..4 {
-                let x = _mm512_load_ps(scores.add((i + j) * TILE));
-                most[j] = _mm512_max_ps(most[j], x);
-            }
-        }
-        for i in full / 4 * 4..full {
-            most[0] = _mm512_max_ps(most[0], _mm512_load_ps(scores.add(i * TILE)));
-        }
-        if rest != 0 {
-            let last = _mm512_mask_load_ps(lowest, rest, scores.add(full * TILE));
-            most[1] = _mm512_max_ps(most[1], last);
-        }
-        let largest = _mm512_max_ps(
-            _mm512_max_ps(most[0], most[1]),
-            _mm512_max_ps(most[2], most[3]),
-        );
-        let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
-        let scale = 1.0 / (dim as f32).sqrt();
-        let factor = match K::SPLIT {
-            true => _mm512_set1_ps(scale),
-            false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
-        };
-        let most = _mm512_set1_ps(WEIGHT_MOST);
-        let less = _mm512_mul_ps(largest, factor);
-        let mut sums = [_mm512_setzero_ps(); 2];
-        // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
-        // is multiplied, so that however many small ones are rounded, they are parts of a whole. No closure,
-        // as above.
-        macro_rules! weights_at {
-            ($at:expr, $here:expr, $chain:literal) => {{
-                let x = _mm512_load_ps(scores.add($at));
-                let e = match K::SPLIT {
-                    true => {
-                        let x = _mm512_mul_ps(_mm512_sub_ps(x, largest), factor);
-                        exp(Avx512(x)).0
-                    }
-                    false => exp2(_mm512_fmsub_ps(x, factor, less)),
-                };
-                let e = match $here {
-                    u16::MAX => e,
-                    here => _mm512_maskz_mov_ps(here, e),
-                };
-                let e = match K::CODES {
-                    true => _mm512_roundscale_ps::<0>(_mm512_mul_ps(e, most)),
-                    false => e,
-                };
-                sums[$chain] = _mm512_add_ps(sums[$chain], e);
-                e
-            }};
-        }
-        let whole = len / DEPTH;
-        for step in 0..whole {
-            let low = weights_at!(step * DEPTH, u16::MAX, 0);
-            let high = weights_at!(step * DEPTH + TILE, u16::MAX, 1);
-            store::<K>(weights.add(step * TILE), K::line(low, high));
-        }
-        if !len.is_multiple_of(DEPTH) {
-            let here = (1_u32 << (len % DEPTH)) - 1;
-            let low = weights_at!(whole * DEPTH, here as u16, 0);
-            let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16, 1);
-            store::<K>(weights.add(whole * TILE), K::line(low, high));
-        }
-        1.0 / Avx512(_mm512_add_ps(sums[0], sums[1])).sum()
     }
 }

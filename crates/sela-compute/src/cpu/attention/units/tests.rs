@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout)] // It says what this CPU lacks.
 
+use super::kind::WEIGHT_MOST;
 use super::*;
 use crate::cpu::attention::has_bf16;
 use crate::cpu::blocks::{Columns, Room, Unit};
