@@ -269,11 +269,12 @@ fn stages(model: &Model, batch: &Ragged, len: usize) -> Result<(), Error> {
         }
         match each {
             0 => println!(),
+            // Attention may multiply other numbers than products do.
             _ => rate(
                 multiply_adds,
                 time.as_secs_f64(),
                 backend.threads(),
-                ceiling,
+                ceiling.filter(|_| stage.is_product()),
             ),
         }
     }

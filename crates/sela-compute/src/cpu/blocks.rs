@@ -29,8 +29,8 @@ pub(crate) mod tests;
 
 use std::ops::Range;
 
-use left::{BLOCK, GROUP, Scale, first_line};
-pub(crate) use left::{Columns, Form, Left, Line, Room, Twice};
+use left::{BLOCK, Scale, first_line};
+pub(crate) use left::{Columns, Form, GROUP, Left, Line, Room, Twice};
 use number::Number;
 pub(crate) use packed::Packed;
 use packed::{STEP_LINES, TILE_LINES};
@@ -220,7 +220,7 @@ impl Unit {
 ///
 /// # Safety
 ///
-/// Both methods may only run on a CPU that has the unit, inside a function that enables it.
+/// All methods may only run on a CPU that has the unit, inside a function that enables it.
 trait Kernel {
     /// What it multiplies.
     type Number: Number;

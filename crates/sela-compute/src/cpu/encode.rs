@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::attention;
-use super::blocks::{Columns, Form, Left, Line, Room, Twice, Unit};
+use super::blocks::{Columns, Form, GROUP, Left, Line, Room, Twice, Unit};
 use super::kernels::Kernels;
 use super::pool::{Member, Pool, Width};
 use super::rates;
@@ -170,14 +170,15 @@ impl CpuEncode {
     }
 
     /// Multiply-adds a second that all threads together reach in its arithmetic without reading
-    /// anything, of random numbers: the ceiling of its products. `None` where it is emulated.
-    /// Measured now, within a millisecond.
+    /// anything, of random numbers: the ceiling of its products. `None` where it is emulated, and
+    /// where another call has the threads. Measured now, within a millisecond or two.
     pub fn ceiling(&self) -> Option<f64> {
         let found = Mutex::new(Some(0.0));
         self.pool.run(Width::All, |member| {
             // All at once.
             member.wait();
             let rate = rates::of(self.kernels, self.blocks);
+            let rate = rate.filter(|_| member.size == self.threads());
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             *found = found.zip(rate).map(|(sum, rate)| sum + rate);
         });
@@ -439,7 +440,7 @@ impl Scratch {
                         Some(form) => {
                             let copies = if form == Form::Bf16x3 { 2 } else { 1 };
                             // A tile may begin in the last row.
-                            let lines = copies * units * rows + 15;
+                            let lines = copies * units * rows + GROUP - 1;
                             if self.projected_lines.len() < lines {
                                 self.projected_lines.resize(lines, Line::default());
                             }

@@ -189,6 +189,7 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
     start: Start,
     mut ahead: Ahead,
 ) {
+    const { assert!(MR <= 12, "there is a tile for each number of rows but 7") };
     let mut row = 0;
     while row < rows {
         // SAFETY: the caller's promise, moved on by `row` rows.
@@ -203,7 +204,11 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
             };
             match (rows - row).min(MR) {
                 n if n == MR => tile::<V, MR, NV>(k, a, b, c, start, ahead),
-                8.. => tile::<V, 8, NV>(k, a, b, c, start, ahead),
+                // A text of so many tokens reads its weights once.
+                11 => tile::<V, 11, NV>(k, a, b, c, start, ahead),
+                10 => tile::<V, 10, NV>(k, a, b, c, start, ahead),
+                9 => tile::<V, 9, NV>(k, a, b, c, start, ahead),
+                8 => tile::<V, 8, NV>(k, a, b, c, start, ahead),
                 6..8 => tile::<V, 6, NV>(k, a, b, c, start, ahead),
                 5 => tile::<V, 5, NV>(k, a, b, c, start, ahead),
                 4 => tile::<V, 4, NV>(k, a, b, c, start, ahead),
@@ -213,7 +218,6 @@ pub(crate) unsafe fn panel<V: Lanes, const MR: usize, const NV: usize>(
             }
             row += match (rows - row).min(MR) {
                 n if n == MR => MR,
-                8.. => 8,
                 6..8 => 6,
                 n => n,
             };

@@ -65,7 +65,8 @@ impl fmt::Display for Stage {
     }
 }
 
-/// The time of each stage, added up over threads.
+/// The time of each stage, added up over threads. What a thread does before its first stage and after its
+/// last, among it idling when no work is left, is in none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StageTimes([Duration; Stage::ALL.len()]);
 

@@ -1,8 +1,8 @@
 //! Attention of one head over one sequence by what multiplies the numbers of blocks: in bf16 on the tiles
 //! of Intel's AMX or by AVX-512 BF16, in int16 by AVX-512 VNNI.
 //!
-//! Queries, keys, values and weights are rounded to bf16 (or split in two parts, of which three
-//! products are summed, see [`Form`]) or become codes; scores and sums are f32. Sixteen queries at a
+//! Queries, keys and values come rounded to bf16 (or split in two parts, of which three products are
+//! summed, see [`Form`]) or become codes here, as weights do; scores and sums are f32. Sixteen queries at a
 //! time meet all keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next
 //! product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
 //! side, and a register does.

@@ -7,7 +7,7 @@ use crate::plan::Arithmetic;
 /// Rows of a block.
 pub(super) const BLOCK: usize = 32;
 /// Rows of the left side that lie side by side: those of a tile.
-pub(super) const GROUP: usize = 16;
+pub(crate) const GROUP: usize = 16;
 
 /// 64 bytes: of each of sixteen outputs a few neighbouring inputs (a row of a tile), or neighbouring
 /// inputs of a row of the left side. The earlier ones are in the lower bits.

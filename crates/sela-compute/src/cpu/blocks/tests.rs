@@ -5,7 +5,9 @@
 
 use super::left::{CHUNK, LEFT_MOST, left_over, rounded};
 use super::packed::per_step_wide;
-use super::{Form, GROUP, How, Job, Line, Output, Packed, Room, Unit, first_line, units};
+use super::{
+    Columns, Form, GROUP, How, Job, Line, Output, Packed, Room, Twice, Unit, first_line, units,
+};
 use crate::cpu::gemm::Rows;
 use crate::isa::Isa;
 
@@ -106,6 +108,51 @@ impl Case {
             }
         }
         c
+    }
+
+    /// The product in lines of bf16, as bits of upper and lower parts, row after row.
+    fn run_lines(&self, packed: &Packed, split: bool) -> Vec<[u16; 2]> {
+        let rows = self.left.len() / self.inputs;
+        let mut room = Room::new(packed.form);
+        room.fit(rows, self.inputs);
+        let left = room.left(self.inputs);
+        let from = Rows {
+            at: self.left.as_ptr(),
+            stride: self.inputs,
+        };
+        let of_part = packed.units() * rows;
+        let mut lines = vec![Line::default(); 2 * of_part];
+        let to = Columns {
+            lines: Twice {
+                at: lines.as_mut_ptr(),
+                low: of_part,
+            },
+            rows,
+        };
+        // SAFETY: there are so many rows, and there is room for them.
+        unsafe {
+            packed.unit.run(&Job::Round {
+                from,
+                inputs: self.inputs,
+                rows: 0..rows,
+                to: left,
+            });
+            packed.unit.run(&Job::Product {
+                packed,
+                rows,
+                left,
+                units: 0..packed.units(),
+                to: Output::Lines { to, split },
+            });
+        }
+        let bits: &[u16] = bytemuck::cast_slice(&lines);
+        let at = |part: usize, row: usize, column: usize| {
+            bits[((part * packed.units() + column / 32) * rows + row) * 32 + column % 32]
+        };
+        (0..rows)
+            .flat_map(|row| (0..self.outputs).map(move |column| (row, column)))
+            .map(|(row, column)| [at(0, row, column), at(1, row, column)])
+            .collect()
     }
 
     /// The product's GELU as the left side of the next, in numbers: its upper and lower parts.
@@ -453,6 +500,75 @@ fn a_row_has_the_same_bits_alone_and_in_company() {
                 let found = bits(&case.run(&packed, first, How::Add, true));
                 assert!(found == whole[first * outputs..], "{unit:?} {form:?}");
             }
+        }
+    }
+}
+
+#[test]
+fn lines_are_rows_rounded() {
+    for (form, rows) in FORMS
+        .into_iter()
+        .flat_map(|form| [1, 15, 16, 17, 31, 32, 33, 65].map(|rows| (form, rows)))
+    {
+        let case = Case::new(rows, 48, 64);
+        for unit in all(form) {
+            let packed = Packed::pack(&case.weight, &case.bias, 48, form, unit);
+            let plain = case.run(&packed, 0, How::Set, false);
+            for split in [false, true] {
+                let found = case.run_lines(&packed, split);
+                for (i, x) in plain.iter().enumerate() {
+                    let expected = [rounded(*x), if split { left_over(*x) } else { 0 }];
+                    assert_eq!(found[i], expected, "{form:?} on {unit:?}, {rows} rows: {x}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_unit_rounds_alike() {
+    let numbers = [
+        1.0,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
+        -1.0 - 1.01 / 256.0,
+        -0.0,
+        1e-30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::NAN,
+        0.3,
+        -7e8,
+    ];
+    for unit in all(Form::Bf16x3) {
+        let mut room = Room::new(Form::Bf16x3);
+        room.fit(1, numbers.len());
+        let left = room.left(numbers.len());
+        let from = Rows {
+            at: numbers.as_ptr(),
+            stride: numbers.len(),
+        };
+        let job = Job::Round {
+            from,
+            inputs: numbers.len(),
+            rows: 0..1,
+            to: left,
+        };
+        // SAFETY: the row is there on both sides.
+        unsafe { unit.run(&job) };
+        for (part, lines) in [&room.high, &room.low].into_iter().enumerate() {
+            let line: &[u16] = bytemuck::cast_slice(&lines[..1]);
+            for (i, x) in numbers.iter().enumerate() {
+                let expected = half::bf16::from_bits([rounded(*x), left_over(*x)][part]);
+                let found = half::bf16::from_bits(line[i]);
+                let alike = found == expected || found.is_nan() && expected.is_nan();
+                assert!(
+                    alike,
+                    "{x}, part {part} on {unit:?}: {found}, not {expected}"
+                );
+            }
+            assert!(line[numbers.len()..].iter().all(|bits| *bits == 0));
         }
     }
 }

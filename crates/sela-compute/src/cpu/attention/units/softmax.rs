@@ -73,21 +73,16 @@ pub(super) unsafe fn softmax<K: Kind>(
             false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
         };
         let most = _mm512_set1_ps(WEIGHT_MOST);
-        let less = _mm512_mul_ps(largest, factor);
         let mut sums = [_mm512_setzero_ps(); 2];
         // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
         // is multiplied, so that however many small ones are rounded, they are parts of a whole. No closure,
         // as above.
         macro_rules! weights_at {
             ($at:expr, $here:expr, $chain:literal) => {{
-                let x = _mm512_load_ps(scores.add($at));
-                let e = match K::SPLIT {
-                    true => {
-                        let x = _mm512_mul_ps(_mm512_sub_ps(x, largest), factor);
-                        exp(Avx512(x)).0
-                    }
-                    false => exp2(_mm512_fmsub_ps(x, factor, less)),
-                };
+                // Not multiplied first: the largest, rounded, might be left above zero.
+                let x = _mm512_sub_ps(_mm512_load_ps(scores.add($at)), largest);
+                let x = _mm512_mul_ps(x, factor);
+                let e = if K::SPLIT { exp(Avx512(x)).0 } else { exp2(x) };
                 let e = match $here {
                     u16::MAX => e,
                     here => _mm512_maskz_mov_ps(here, e),

@@ -38,11 +38,16 @@ fn all() -> Vec<(Unit, Form)> {
     all
 }
 
-/// Rows of numbers as panels of bf16, first all upper parts, then what they leave; anything behind the
-/// last row.
+/// Rows before a sequence, in what attention reads and in what it writes, and behind it.
+const BEFORE: usize = 3;
+const BEHIND: usize = 2;
+
+/// Rows of numbers as panels of bf16, first all upper parts, then what they leave; NaNs before, behind and
+/// in the lines that a tile reads past the end.
 fn in_panels(numbers: &[f32], stride: usize) -> Vec<Line> {
     let rows = numbers.len() / stride;
-    let mut lines = vec![Line::NAN; 2 * rows * stride / DEPTH + TILE - 1];
+    let all = BEFORE + rows + BEHIND;
+    let mut lines = vec![Line::NAN; 2 * all * stride / DEPTH + TILE - 1];
     for (part, panel, row) in (0..2)
         .flat_map(|part| (0..stride / DEPTH).map(move |panel| (part, panel)))
         .flat_map(|(part, panel)| (0..rows).map(move |row| (part, panel, row)))
@@ -54,40 +59,57 @@ fn in_panels(numbers: &[f32], stride: usize) -> Vec<Line> {
             [upper, lower][part].to_bits()
         });
         // SAFETY: a line is so many numbers of 16 bits.
-        lines[(part * stride / DEPTH + panel) * rows + row] =
+        lines[(part * stride / DEPTH + panel) * all + BEFORE + row] =
             unsafe { std::mem::transmute::<[u16; DEPTH], Line>(numbers) };
     }
     lines
 }
 
-/// Two heads of a sequence that begins in the third row, as numbers.
+/// The rows of a sequence that begins in row `BEFORE`, as numbers: upper and, if split, lower parts.
+fn numbers_of(left: Left, len: usize, steps: usize, split: bool) -> Vec<f32> {
+    let mut found = Vec::new();
+    for (row, step) in (0..len).flat_map(|row| (0..steps).map(move |step| (row, step))) {
+        // SAFETY: the rows are there.
+        let lines = unsafe { left.line(BEFORE + row, step) };
+        let numbers = |line: *mut Line| {
+            // SAFETY: a line is so many numbers of 16 bits.
+            let numbers = unsafe { *line.cast::<[u16; DEPTH]>() };
+            numbers.map(|bits| f32::from_bits(u32::from(bits) << 16))
+        };
+        let lower = if split {
+            numbers(lines[1])
+        } else {
+            [0.0; DEPTH]
+        };
+        found.extend(numbers(lines[0]).iter().zip(lower).map(|(x, y)| x + y));
+    }
+    found
+}
+
+/// Two heads of a sequence, as numbers.
 fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
-    const BEFORE: usize = 3;
     let (heads, stride) = (2, 6 * dim);
     let mut room = Room::new(form);
     room.fit(BEFORE + len, heads * dim);
     let left = room.left(heads * dim);
     // What an earlier call left there must not matter.
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
-    let (mut found, mut plain) = (Vec::new(), vec![f32::NAN; len * heads * dim]);
+    let scratch = scratch.as_mut_ptr();
+    let mut plain = vec![f32::NAN; len * heads * dim];
     let mut rounded = in_panels(projected, stride);
+    let rows = BEFORE + len + BEHIND;
     let columns = Columns {
         lines: Twice {
             at: rounded.as_mut_ptr(),
-            low: stride / DEPTH * len,
+            low: stride / DEPTH * rows,
         },
-        rows: len,
+        rows,
     };
     // SAFETY: the caller has found the unit on this CPU; all rows and lines are there.
     unsafe {
         let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
         for head in 0..heads {
             let query = projected.as_ptr().add(head * dim);
-            let lines = To::Lines {
-                left,
-                row: BEFORE,
-                step: head * lines(dim),
-            };
             let of = Head {
                 query,
                 key: query.add(heads * dim),
@@ -100,18 +122,23 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 at: plain.as_mut_ptr().add(head * dim),
                 stride: heads * dim,
             };
-            let scratch = scratch.as_mut_ptr();
             if form == Form::Int16 {
                 attention_in_codes(&of, rows, scratch);
                 continue;
             }
-            let panels = |part: usize| (part * heads + head) * dim / DEPTH;
+            let [query, key, value] = [0, 1, 2]
+                .map(|part| Rounded::new(columns, BEFORE, (part * heads + head) * dim / DEPTH));
             let of = Of {
-                query: Rounded::new(columns, 0, panels(0)),
-                key: Rounded::new(columns, 0, panels(1)),
-                value: Rounded::new(columns, 0, panels(2)),
+                query,
+                key,
+                value,
                 len,
                 dim,
+            };
+            let lines = To::Lines {
+                left,
+                row: BEFORE,
+                step: head * lines(dim),
             };
             for to in [lines, To::Rows(rows)] {
                 match form {
@@ -120,27 +147,16 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 }
             }
         }
-        drop(tiles);
-        if form == Form::Int16 {
-            return plain;
-        }
-        let split = form == Form::Bf16x3;
-        for row in 0..len {
-            for step in 0..heads * lines(dim) {
-                let [upper, lower] = left.line(BEFORE + row, step);
-                let numbers = |line: *mut Line| {
-                    let numbers = *line.cast::<[u16; DEPTH]>();
-                    numbers.map(|bits| f32::from_bits(u32::from(bits) << 16))
-                };
-                let lower = if split { numbers(lower) } else { [0.0; DEPTH] };
-                found.extend(numbers(upper).iter().zip(lower).map(|(x, y)| x + y));
-            }
-        }
-        // Rows are what lines are before they are rounded.
-        for (x, y) in found.iter().zip(&plain) {
-            let most = y.abs() / if split { 65_536.0 } else { 256.0 };
-            assert!((x - y).abs() <= most, "{x} in lines, {y} in rows");
-        }
+    }
+    if form == Form::Int16 {
+        return plain;
+    }
+    let split = form == Form::Bf16x3;
+    let found = numbers_of(left, len, heads * lines(dim), split);
+    // Rows are what lines are before they are rounded.
+    for (x, y) in found.iter().zip(&plain) {
+        let most = y.abs() / if split { 65_536.0 } else { 256.0 };
+        assert!((x - y).abs() <= most, "{x} in lines, {y} in rows");
     }
     found
 }
@@ -284,6 +300,23 @@ fn heads_of_zeros_and_of_next_to_nothing_are_no_trouble_in_codes() {
         for x in [0.0, 1e-40, -1e-30] {
             let found = attend(by, &vec![x; len * 6 * dim], len, dim);
             assert!(found.iter().all(|y| (y - x).abs() <= 1e-33), "{x}");
+        }
+    }
+}
+
+#[test]
+fn large_scores_that_are_alike_are_no_trouble() {
+    let (len, dim) = (300, 160);
+    for by in all() {
+        // Up to 1e16: what is taken off a score before it is multiplied is the same number exactly.
+        for size in [20.0, 33.3, 1e3, 1.234e4, 1e7] {
+            let mut projected = vec![size; len * 6 * dim];
+            for of_row in projected.chunks_mut(6 * dim) {
+                of_row[4 * dim..].fill(1.5);
+            }
+            for x in attend(by, &projected, len, dim) {
+                assert!((x - 1.5).abs() <= 1e-2, "{by:?}, {size}: {x}");
+            }
         }
     }
 }
