@@ -352,10 +352,10 @@ impl Shared {
 struct Scratch {
     hidden: Vec<f32>,
     projected: Vec<f32>,
-    /// The same in bf16, of so many rows, in one part or two.
+    /// The same in bf16, in one part or two of so many panels of so many rows.
     projected_lines: Vec<Line>,
-    rows: usize,
     projected_panels: usize,
+    rows: usize,
     context: Vec<f32>,
     inner: Vec<f32>,
     attention: Vec<f32>,

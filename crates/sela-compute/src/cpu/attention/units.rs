@@ -3,7 +3,7 @@
 //!
 //! Queries, keys and values come rounded to bf16 (or split in two parts, of which three products are
 //! summed, see [`Form`]) or become codes here, as weights do; scores and sums are f32. Sixteen queries at a
-//! time meet all keys, sixteen or 32 a step; the result goes as bf16 into the left side of the next
+//! time meet all keys, sixteen or 32 a step, and 32 the values; the result goes as bf16 into the left side of the next
 //! product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
 //! side, and a register does.
 
@@ -139,40 +139,16 @@ pub(crate) unsafe fn attention_in_bf16<const SPLIT: bool>(
 /// The CPU has AVX-512 VNNI; for the rest as for [`run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
 pub(crate) unsafe fn attention_in_codes(head: &Head, to: Rows<*mut f32>, scratch: *mut Line) {
-    let Head {
-        stride, len, dim, ..
-    } = *head;
     // SAFETY: the caller's promise.
     unsafe {
         // No closure, nor one that is long below: what is not inlined lacks the instructions that its
         // caller has (`tests/inlined` finds it).
         let head = Of {
-            query: Coded::new(
-                Rows {
-                    at: head.query,
-                    stride,
-                },
-                len,
-                dim,
-            ),
-            key: Coded::new(
-                Rows {
-                    at: head.key,
-                    stride,
-                },
-                len,
-                dim,
-            ),
-            value: Coded::new(
-                Rows {
-                    at: head.value,
-                    stride,
-                },
-                len,
-                dim,
-            ),
-            len,
-            dim,
+            query: Coded::new(head.query, head),
+            key: Coded::new(head.key, head),
+            value: Coded::new(head.value, head),
+            len: head.len,
+            dim: head.dim,
         };
         run::<Codes>(None, &head, To::Rows(to), scratch);
     }
@@ -247,13 +223,8 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
                     // What a weight's code stands for is in the sum of the codes too.
                     step: K::step(head.value),
                 };
-                let lower = (rows[1] > 0).then(|| weights.add(of_weights));
-                product.store_both::<K>(
-                    tiles,
-                    lower.map(|left| (left, rows[1])),
-                    out.add(column),
-                    dim,
-                );
+                let second = (rows[1] > 0).then(|| (weights.add(of_weights), rows[1]));
+                product.store_both::<K>(tiles, second, out.add(column), dim);
             }
             for (r, &factor) in factors.as_flattened().iter().enumerate() {
                 if r % TILE < rows[r / TILE] {

@@ -72,54 +72,56 @@ impl Case {
         }
     }
 
-    /// The product over the rows from `first` on, unit by unit if `apart`.
-    fn run(&self, packed: &Packed, first: usize, how: How, apart: bool) -> Vec<f32> {
+    /// Rounds the rows from `first` on and multiplies them, `each` panels at a time.
+    ///
+    /// # Safety
+    ///
+    /// There is room for so many rows of outputs in `to`.
+    unsafe fn multiply(&self, packed: &Packed, first: usize, each: usize, to: Output) {
         let rows = self.left.len() / self.inputs - first;
-        let mut c = self.before[first * self.outputs..].to_vec();
-        let a = Rows {
-            at: self.left[first * self.inputs..].as_ptr(),
-            stride: self.inputs,
-        };
-        let to = Rows {
-            at: c.as_mut_ptr(),
-            stride: self.outputs,
-        };
-        let all = packed.units();
-        let each = if apart { 1 } else { all };
         let mut room = Room::new(packed.form);
         room.fit(rows, self.inputs);
         let left = room.left(self.inputs);
-        // SAFETY: `a` and `c` are `rows` rows of inputs and outputs, as many as there is room for.
+        let from = Rows {
+            at: self.left[first * self.inputs..].as_ptr(),
+            stride: self.inputs,
+        };
+        // SAFETY: the caller's promise; there are so many rows, and there is room for them.
         unsafe {
             packed.unit.run(&Job::Round {
-                from: a,
+                from,
                 inputs: self.inputs,
                 rows: 0..rows,
                 to: left,
             });
-            for unit in (0..all).step_by(each) {
+            for unit in (0..packed.units()).step_by(each) {
                 packed.unit.run(&Job::Product {
                     packed,
                     rows,
                     left,
                     units: unit..unit + each,
-                    to: Output::Rows { to, how },
+                    to,
                 });
             }
         }
+    }
+
+    /// The product over the rows from `first` on, unit by unit if `apart`.
+    fn run(&self, packed: &Packed, first: usize, how: How, apart: bool) -> Vec<f32> {
+        let mut c = self.before[first * self.outputs..].to_vec();
+        let to = Rows {
+            at: c.as_mut_ptr(),
+            stride: self.outputs,
+        };
+        let each = if apart { 1 } else { packed.units() };
+        // SAFETY: `c` is as many rows of outputs.
+        unsafe { self.multiply(packed, first, each, Output::Rows { to, how }) };
         c
     }
 
     /// The product in lines of bf16, as bits of upper and lower parts, row after row.
     fn run_lines(&self, packed: &Packed, split: bool) -> Vec<[u16; 2]> {
         let rows = self.left.len() / self.inputs;
-        let mut room = Room::new(packed.form);
-        room.fit(rows, self.inputs);
-        let left = room.left(self.inputs);
-        let from = Rows {
-            at: self.left.as_ptr(),
-            stride: self.inputs,
-        };
         let of_part = packed.units() * rows;
         let mut lines = vec![Line::default(); 2 * of_part];
         let to = Columns {
@@ -129,22 +131,8 @@ impl Case {
             },
             rows,
         };
-        // SAFETY: there are so many rows, and there is room for them.
-        unsafe {
-            packed.unit.run(&Job::Round {
-                from,
-                inputs: self.inputs,
-                rows: 0..rows,
-                to: left,
-            });
-            packed.unit.run(&Job::Product {
-                packed,
-                rows,
-                left,
-                units: 0..packed.units(),
-                to: Output::Lines { to, split },
-            });
-        }
+        // SAFETY: there are lines for all rows of all panels, twice.
+        unsafe { self.multiply(packed, 0, packed.units(), Output::Lines { to, split }) };
         let bits: &[u16] = bytemuck::cast_slice(&lines);
         let at = |part: usize, row: usize, column: usize| {
             bits[((part * packed.units() + column / 32) * rows + row) * 32 + column % 32]
@@ -158,30 +146,11 @@ impl Case {
     /// The product's GELU as the left side of the next, in numbers: its upper and lower parts.
     fn run_gelu(&self, packed: &Packed) -> Vec<[f32; 2]> {
         let rows = self.left.len() / self.inputs;
-        let (mut room, mut next) = (Room::new(packed.form), Room::new(packed.form));
-        room.fit(rows, self.inputs);
+        let mut next = Room::new(packed.form);
         next.fit(rows, self.outputs);
-        let (left, to) = (room.left(self.inputs), next.left(self.outputs));
-        let from = Rows {
-            at: self.left.as_ptr(),
-            stride: self.inputs,
-        };
-        // SAFETY: there are so many rows, and there is room for them.
-        unsafe {
-            packed.unit.run(&Job::Round {
-                from,
-                inputs: self.inputs,
-                rows: 0..rows,
-                to: left,
-            });
-            packed.unit.run(&Job::Product {
-                packed,
-                rows,
-                left,
-                units: 0..packed.units(),
-                to: Output::Gelu(to),
-            });
-        }
+        let to = next.left(self.outputs);
+        // SAFETY: there is room for so many rows.
+        unsafe { self.multiply(packed, 0, packed.units(), Output::Gelu(to)) };
         const DEPTH: usize = Form::Bf16.depth();
         let steps = packed.form.steps(self.outputs);
         let number = |lines: &[Line], row: usize, at: usize| {

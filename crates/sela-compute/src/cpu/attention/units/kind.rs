@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{DEPTH, TILE, store};
+use super::{DEPTH, Head, TILE, store};
 use crate::cpu::blocks::{Columns, Form, Twice};
 use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
@@ -183,21 +183,22 @@ pub(crate) struct Coded {
 }
 
 impl Coded {
-    /// `len` rows of `dim` numbers.
+    /// A head's rows, queries, keys or values.
     ///
     /// # Safety
     ///
     /// They may be read from now on; heads are of whole registers. For the rest as for [`Kind`].
     #[inline(always)]
-    pub(super) unsafe fn new(rows: Rows<*const f32>, len: usize, dim: usize) -> Self {
+    pub(super) unsafe fn new(at: *const f32, head: &Head) -> Self {
+        let stride = head.stride;
         // SAFETY: the caller's promise.
         unsafe {
             let mut most = _mm512_setzero_ps();
             // Zero, or NaN after a number that is not finite.
             let mut finite = _mm512_setzero_ps();
-            for row in 0..len {
-                for at in (0..dim).step_by(TILE) {
-                    let x = _mm512_loadu_ps(rows.at.add(row * rows.stride + at));
+            for row in 0..head.len {
+                for i in (0..head.dim).step_by(TILE) {
+                    let x = _mm512_loadu_ps(at.add(row * stride + i));
                     most = _mm512_max_ps(most, _mm512_abs_ps(x));
                     finite = _mm512_fmadd_ps(x, _mm512_setzero_ps(), finite);
                 }
@@ -205,7 +206,7 @@ impl Coded {
             let most = _mm512_reduce_max_ps(most);
             let per = MOST / most;
             Self {
-                rows,
+                rows: Rows { at, stride },
                 // Nothing is left of numbers so small that this has no end.
                 per: if per.is_finite() { per } else { 0.0 },
                 step: most / MOST + Avx512(finite).sum(),
