@@ -29,9 +29,9 @@
 //! a sum `n 2^-148`, which is below 2^-130; against products of norms of 1e-24 or more that is less
 //! than 2^-50 of them. `SMALL` adds it where it is not covered.
 //!
-//! # Two looks
+//! # The look
 //!
-//! The first look takes int8 for `d` and f32 for the bound. A row may reach the threshold `T` if
+//! It is in f32. A row may reach the threshold `T` if
 //!
 //! `A s <d, c> + B |r| + C |x| + D |x|^2 + F >= 0`
 //!
@@ -44,14 +44,26 @@
 //! The expression takes part in at most twelve roundings of 2^-24, so that [`ETA`] of the absolute
 //! values of its terms covers them; `|A s <d, c>|` is at most `A' = (|q| + |e|)(|x| + |r|)`.
 //!
-//! The second look, for rows that pass, adds a second int8 plane for `e` (`e = t' d' + e'`), so
-//! that little but `|q| |r|` is left, and computes in f64 ([`Query::range`]).
+//! # Ranges
+//!
+//! Rows that pass get the least and the largest rank they can have ([`Range`]), in f32 as well. With
+//! `U, L = A s <d, c> ± (B |r| + C |x|)` and `C = |e|`, `<q, x>` lies within `L` and `U`:
+//!
+//! - dot: they are the range, with `c |q|` added to `C`;
+//! - cosine: the constants are divided by `|q|`; the range is `L / |x| - k` to `U / |x| + k`;
+//! - L2: `-sqrt((|q|^2 + |x|^2 - 2 L)(1 + 2g))` to `-sqrt((|q|^2 + |x|^2 - 2 U)(1 - 2g))`.
+//!
+//! No range takes more than twelve roundings either; `ETA` covers them as above, and the doubled `g`
+//! covers those of the root.
+//!
+//! A second int8 plane for `e` would halve a range, and was taken out again: products of a row with
+//! it read more memory than the canonical score does, for a sixth fewer rows to be scored.
 
-use super::codes::{self, NORM_MAX, NORM_MIN, code};
+use super::codes::{NORM_MAX, NORM_MIN, code};
 use crate::reference::LANES;
 use crate::scan::Metric;
 
-/// Rounding of the first look, relative to each of its terms.
+/// Rounding in f32, relative to each term.
 const ETA: f64 = 1.0 / (1u64 << 19) as f64;
 /// More than all that can vanish in a canonical sum, and no denormal: those cost a hundred cycles.
 const SMALL: f64 = 1e-30;
@@ -62,16 +74,13 @@ pub(super) struct Query {
     /// The norm, rounded up.
     norm: f64,
     scale: f64,
-    /// The norm of what the first plane leaves.
+    /// The norm of what the codes leave.
     left: f64,
-    second_scale: f64,
-    /// The norm of what both leave.
-    second_left: f64,
     /// `c` of the page's head.
     canonical: f64,
 }
 
-/// The constants of the first look for one query and threshold.
+/// The constants of the look for one query and threshold.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) a: f32,
@@ -82,35 +91,18 @@ pub(super) struct Look {
 }
 
 impl Query {
-    /// Codes a query into two planes; `None` if its norm is beyond what codes are for.
-    pub(super) fn new(
-        metric: Metric,
-        query: &[f32],
-        first: &mut [i8],
-        second: &mut [i8],
-    ) -> Option<Self> {
-        let coded = code(query, first);
+    /// Codes a query; `None` if its norm is beyond what codes are for.
+    pub(super) fn new(metric: Metric, query: &[f32], codes: &mut [i8]) -> Option<Self> {
+        let coded = code(query, codes);
         if !(NORM_MIN..=NORM_MAX).contains(&coded.norm) {
             return None;
-        }
-        let scale = f64::from(coded.scale);
-        let second_scale = scale / 254.0;
-        let mut squares = 0f64;
-        for ((x, first), second) in query.iter().zip(first).zip(second) {
-            let left = f64::from(*x) - scale * f64::from(*first);
-            let near = codes::integer((left / second_scale) as f32).clamp(-127.0, 127.0);
-            let near = f64::from(near);
-            *second = near as i8;
-            squares += (left - second_scale * near).powi(2);
         }
         let chain = (query.len().div_ceil(LANES) + 8) as f64 * 2f64.powi(-24);
         Some(Self {
             metric,
             norm: coded.norm * (1.0 + 1e-9),
-            scale,
+            scale: f64::from(coded.scale),
             left: f64::from(coded.residual),
-            second_scale,
-            second_left: f64::from(codes::up(squares.sqrt())),
             canonical: chain / (1.0 - chain),
         })
     }
@@ -154,7 +146,6 @@ impl Query {
             }
         };
         // `a s <d, c>` is at most `2 (|q| + |e|)(|x| + |r|)`, and is rounded too.
-        let raise = |x: f64| (x + ETA * x.abs()) as f32;
         Look {
             a: a as f32,
             b: raise(b + 2.0 * ETA * product).max(1e-30),
@@ -164,61 +155,75 @@ impl Query {
         }
     }
 
-    /// The least and the largest canonical rank that a row can have whose codes' products with the
-    /// two planes are `first` and `second`.
-    pub(super) fn range(
-        &self,
-        [first, second]: [i32; 2],
-        scale: f32,
-        residual: f32,
-        norm: f32,
-    ) -> [f32; 2] {
-        if residual.is_infinite() {
-            return [f32::NEG_INFINITY, f32::INFINITY];
-        }
-        let (x, r, q) = (
-            f64::from(norm) * (1.0 + 2e-7),
-            f64::from(residual),
-            self.norm,
-        );
-        let product = self.scale * f64::from(first) + self.second_scale * f64::from(second);
-        let middle = f64::from(scale) * product;
-        // In f64 a relative 1e-9 is far more than all roundings of this function.
-        let wide = (self.second_left * x + (q + self.second_left) * r) * (1.0 + 1e-9)
-            + 1e-9 * (q + self.left) * (x + r);
-        let [low, high] = match self.metric {
-            Metric::Dot => {
-                let wide = wide + self.canonical * q * x + SMALL;
-                [middle - wide, middle + wide]
-            }
-            Metric::Cosine if norm == 0.0 => [0.0, 0.0],
-            Metric::Cosine => {
-                let (wide, norms) = (wide / (q * x) * (1.0 + 1e-6), q * x);
-                let wide = wide + self.cosine() + 1e-6;
-                [middle / norms - wide, middle / norms + wide]
-            }
-            Metric::L2 => {
-                let square = q * q + x * x - 2.0 * middle;
-                let wide = 2.0 * wide + 1e-6 * (q * q + x * x) + SMALL;
-                let root = |square: f64, g: f64| -(square.max(0.0) * (1.0 + g)).sqrt();
-                let g = 2.0 * self.distance();
-                [root(square + wide, g), root(square - wide, -g)]
-            }
+    /// What tells between which ranks a row lies.
+    pub(super) fn range(&self) -> Range {
+        let (q, e) = (self.norm, self.left);
+        let product = q + e;
+        let [unit, more, margin] = match self.metric {
+            Metric::Dot => [1.0, self.canonical * q, 0.0],
+            Metric::Cosine => [q, 0.0, self.cosine() + 1e-6],
+            Metric::L2 => [1.0, 0.0, 2.0 * self.distance()],
         };
-        [lower(low), higher(high)]
+        let square = |sign: f64| (q * q * (1.0 + sign * 2.0 * ETA)) as f32;
+        Range {
+            metric: self.metric,
+            a: (self.scale / unit) as f32,
+            b: raise((product + 2.0 * ETA * product) / unit),
+            c: raise((e + more + 2.0 * ETA * product) / unit),
+            squares: [square(-1.0), square(1.0)],
+            margin: raise(margin),
+        }
     }
 }
 
-fn lower(x: f64) -> f32 {
-    (x as f32).next_down()
+/// Rounds up.
+fn raise(x: f64) -> f32 {
+    (x + ETA * x.abs()) as f32
 }
 
-fn higher(x: f64) -> f32 {
-    (x as f32).next_up()
+/// The constants of a query's ranges.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Range {
+    metric: Metric,
+    a: f32,
+    b: f32,
+    c: f32,
+    /// The square of the query's norm, rounded down and up.
+    squares: [f32; 2],
+    margin: f32,
+}
+
+impl Range {
+    /// The least and the largest canonical rank that a row can have whose codes' product with the
+    /// query's is `product`.
+    #[inline]
+    pub(super) fn of(&self, product: i32, scale: f32, residual: f32, norm: f32) -> [f32; 2] {
+        let middle = self.a * (scale * product as f32);
+        let wide = self.b * residual + self.c * norm + SMALL as f32;
+        let [low, high] = [middle - wide, middle + wide];
+        match self.metric {
+            Metric::Dot => [low, high],
+            // Of zeros; a row of which nothing is known has no residual that is finite.
+            Metric::Cosine if norm == 0.0 && residual == 0.0 => [0.0, 0.0],
+            Metric::Cosine => {
+                let inverse = 1.0 / norm;
+                [low * inverse - self.margin, high * inverse + self.margin]
+            }
+            Metric::L2 => {
+                let square = norm * norm;
+                let [less, more] = [1.0 - 2.0 * ETA as f32, 1.0 + 2.0 * ETA as f32];
+                let near = (self.squares[0] + square * less - 2.0 * high).max(0.0);
+                let far = (self.squares[1] + square * more - 2.0 * low).max(0.0);
+                let [near, far] = [near * (1.0 - self.margin), far * (1.0 + self.margin)];
+                [-far.sqrt(), -near.sqrt()]
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::codes::Coded;
     use super::*;
     use crate::reference;
 
@@ -235,6 +240,13 @@ mod tests {
             .zip(b)
             .map(|(a, b)| i32::from(*a) * i32::from(*b))
             .sum()
+    }
+
+    /// The range of a row.
+    fn range(query: &Query, product: i32, row: Coded) -> [f32; 2] {
+        query
+            .range()
+            .of(product, row.scale, row.residual, row.norm as f32)
     }
 
     /// Random rows, near copies of the query, rows whose residual lies along the query, scaled rows:
@@ -267,23 +279,27 @@ mod tests {
                         .collect(),
                     _ => query.iter().map(|x| x * scale).collect(),
                 };
-                let (mut codes, mut first, mut second) = (vec![0; dim], vec![0; dim], vec![0; dim]);
+                let (mut codes, mut coded_query) = (vec![0; dim], vec![0; dim]);
                 let coded = code(&row, &mut codes);
                 for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-                    let q = Query::new(metric, &query, &mut first, &mut second).unwrap();
-                    let products = [product(&first, &codes), product(&second, &codes)];
+                    let q = Query::new(metric, &query, &mut coded_query).unwrap();
+                    let product = product(&coded_query, &codes);
                     let norm = coded.norm as f32;
                     let rank = canonical(metric, &query, &row);
-                    let [low, high] = q.range(products, coded.scale, coded.residual, norm);
+                    let [low, high] = range(&q, product, coded);
                     let what = format!("{metric:?} {dim} {case}: {low} {rank} {high}");
                     assert!(low <= rank && rank <= high, "{what}");
                     let Look { a, b, c, d, f } = q.look(rank);
-                    let value = a * (coded.scale * products[0] as f32)
+                    let value = a * (coded.scale * product as f32)
                         + b * coded.residual
                         + norm * (c + d * norm)
                         + f;
                     assert!(value >= 0.0, "{what}: {value}");
-                    let [none, some] = q.range(products, coded.scale, 0.0, norm);
+                    let exact = Coded {
+                        residual: 0.0,
+                        ..coded
+                    };
+                    let [none, some] = range(&q, product, exact);
                     disorder += u32::from(rank < none || rank > some);
                 }
             }
@@ -298,13 +314,26 @@ mod tests {
         let row: Vec<f32> = (0..dim)
             .map(|i| ((i * 37 % 101) as f32 - 50.0) / 560.0)
             .collect();
-        let (mut codes, mut first, mut second) = (vec![0; dim], vec![0; dim], vec![0; dim]);
+        let (mut codes, mut coded_query) = (vec![0; dim], vec![0; dim]);
         let coded = code(&row, &mut codes);
-        let q = Query::new(Metric::Cosine, &row, &mut first, &mut second).unwrap();
-        let products = [product(&first, &codes), product(&second, &codes)];
-        let [low, high] = q.range(products, coded.scale, coded.residual, coded.norm as f32);
-        assert!(high - low < 0.02, "{low} {high}");
-        let [low, high] = q.range(products, 0.0, f32::INFINITY, 0.0);
-        assert!(low == f32::NEG_INFINITY && high == f32::INFINITY);
+        for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
+            let q = Query::new(metric, &row, &mut coded_query).unwrap();
+            let [low, high] = range(&q, product(&coded_query, &codes), coded);
+            let wide = match metric {
+                Metric::L2 => low * low - high * high,
+                _ => high - low,
+            };
+            assert!(wide < 0.04, "{metric:?} {low} {high}");
+            let unknown = Coded {
+                scale: 0.0,
+                residual: f32::INFINITY,
+                norm: 0.0,
+            };
+            let [low, high] = range(&q, 0, unknown);
+            // No rank by distance is above 0.
+            let [least, most] = [f32::NEG_INFINITY, f32::INFINITY];
+            let most = if metric == Metric::L2 { 0.0 } else { most };
+            assert_eq!([low, high], [least, most], "{metric:?}");
+        }
     }
 }

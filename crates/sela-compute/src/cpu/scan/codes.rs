@@ -160,26 +160,50 @@ pub(super) fn up(x: f64) -> f32 {
     ((x * (1.0 + 1e-6)) as f32).max(if x > 0.0 { f32::MIN_POSITIVE } else { 0.0 })
 }
 
-/// The Euclidean norm, in f64.
-pub(super) fn norm(numbers: &[f32]) -> f64 {
-    let squares = numbers.iter().map(|x| f64::from(*x) * f64::from(*x));
-    squares.sum::<f64>().sqrt()
+/// A sum in several chains, so that no addition waits for the one before.
+fn sum_of<const N: usize, T: Copy>(
+    numbers: &[f32],
+    others: &[T],
+    term: impl Fn(f32, T) -> f64,
+) -> f64 {
+    let mut chains = [0f64; N];
+    let (numbers, last) = numbers.as_chunks::<N>();
+    let (others, last_others) = others.as_chunks::<N>();
+    for (x, y) in numbers.iter().zip(others) {
+        for i in 0..N {
+            chains[i] += term(x[i], y[i]);
+        }
+    }
+    let last = last.iter().zip(last_others).map(|(x, y)| term(*x, *y));
+    chains.iter().sum::<f64>() + last.sum::<f64>()
 }
 
-/// The nearest integer of a number of at most 2^22, without the call that `round` may be.
-pub(super) fn integer(x: f32) -> f32 {
-    // From there on, f32 has integers only.
-    const WHOLE: f32 = (3 << 22) as f32;
-    (x + WHOLE) - WHOLE
+/// The Euclidean norm, in f64.
+fn norm(numbers: &[f32]) -> f64 {
+    sum_of::<8, _>(numbers, numbers, |x, _| f64::from(x) * f64::from(x)).sqrt()
+}
+
+/// The largest absolute value.
+fn largest(numbers: &[f32]) -> f32 {
+    let mut most = [0f32; 16];
+    let (chunks, last) = numbers.as_chunks::<16>();
+    for chunk in chunks {
+        for (most, x) in most.iter_mut().zip(chunk) {
+            *most = most.max(x.abs());
+        }
+    }
+    let all = most.iter().copied().chain(last.iter().map(|x| x.abs()));
+    all.fold(0f32, f32::max)
 }
 
 /// Codes a vector. Zeros are coded exactly; a vector whose norm is beyond the limits, or no
 /// number, is said to be unknown.
 pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
-    let largest = numbers.iter().fold(0f32, |max, x| max.max(x.abs()));
+    // From there on, f32 has integers only, and the last bits are theirs.
+    const WHOLE: f32 = (3 << 22) as f32;
     let norm = norm(numbers);
-    codes.fill(0);
     if norm == 0.0 {
+        codes.fill(0);
         return Coded {
             scale: 0.0,
             residual: 0.0,
@@ -187,21 +211,24 @@ pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
         };
     }
     if !(NORM_MIN..=NORM_MAX).contains(&norm) {
+        codes.fill(0);
         return Coded {
             scale: 0.0,
             residual: f32::INFINITY,
             norm: 0.0,
         };
     }
+    let largest = largest(numbers);
     let scale = largest / 127.0;
     let inverse = 127.0 / largest;
-    let mut squares = 0f64;
-    for (x, code) in numbers.iter().zip(codes) {
-        let near = integer(x * inverse).clamp(-127.0, 127.0);
-        *code = near as i8;
-        let left = f64::from(*x) - f64::from(scale) * f64::from(near);
-        squares += left * left;
+    for (x, code) in numbers.iter().zip(&mut *codes) {
+        let near = (x * inverse).clamp(-127.0, 127.0);
+        *code = (near + WHOLE).to_bits() as i8;
     }
+    let squares = sum_of::<8, _>(numbers, codes, |x, code| {
+        let left = f64::from(x) - f64::from(scale) * f64::from(code);
+        left * left
+    });
     Coded {
         scale,
         residual: up(squares.sqrt()),

@@ -72,7 +72,7 @@ type OneFn =
 ///
 /// # Safety
 ///
-/// As for [`OneFn`]; for whole blocks, `first` and the length of `out` are multiples of [`BLOCK`].
+/// As for [`OneFn`]; `first` is a multiple of [`BLOCK`], the length of `out` of the kernels' block.
 type ManyFn =
     unsafe fn(lines: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]);
 
@@ -90,6 +90,8 @@ pub(super) struct Dots {
     pub(super) one: OneFn,
     /// Without it, many are one after the other.
     many: Option<ManyFn>,
+    /// Queries that `many` takes at a time: a divisor of [`BLOCK`].
+    block: usize,
     pass: PassFn,
 }
 
@@ -101,9 +103,9 @@ impl Dots {
         {
             if isa == Isa::Avx512 && isa.is_available() && is_x86_feature_detected!("avx512vnni") {
                 if crate::cpu::amx::Product::Int8.is_available() {
-                    found.push(vnni::with("amx-int8", amx::many));
+                    found.push(vnni::with("amx-int8", amx::many, BLOCK));
                 }
-                found.push(vnni::with("avx512-vnni", vnni::many));
+                found.push(vnni::with("avx512-vnni", vnni::many, vnni::QUERIES));
             }
             if matches!(isa, Isa::Avx512 | Isa::Avx2) && isa.is_available() {
                 found.push(avx2());
@@ -187,8 +189,16 @@ impl Dots {
         })
     }
 
-    /// The products of a strip with `out.len()` queries from `first` on; both are whole blocks,
-    /// unless it is one query alone.
+    /// Room that the products of so many queries take.
+    pub(super) fn room(&self, queries: usize) -> usize {
+        match queries {
+            1 => 1,
+            _ => queries.next_multiple_of(self.block),
+        }
+    }
+
+    /// The products of a strip with `out.len()` queries from `first` on, a multiple of [`BLOCK`];
+    /// there is [`Self::room`] for them.
     ///
     /// # Safety
     ///
@@ -207,7 +217,7 @@ impl Dots {
             match out {
                 [out] => (self.one)(lines, &side.offset, plane, first, out),
                 out => {
-                    assert!(first.is_multiple_of(BLOCK) && out.len().is_multiple_of(BLOCK));
+                    assert!(first.is_multiple_of(BLOCK) && out.len().is_multiple_of(self.block));
                     assert!((first + out.len()) * plane.stride <= plane.signed.len());
                     match self.many {
                         Some(many) => many(lines, side, plane, first, out),
@@ -220,24 +230,6 @@ impl Dots {
                 }
             }
         }
-    }
-
-    /// The products of one group of rows with one query.
-    ///
-    /// # Safety
-    ///
-    /// As for [`Self::strip`].
-    pub(super) unsafe fn group(
-        &self,
-        lines: &[Line],
-        offset: &[i32],
-        plane: &Plane,
-        query: usize,
-        out: &mut [i32; GROUP],
-    ) {
-        assert_eq!(lines.len() * 4, plane.stride, "a group");
-        // SAFETY: the caller's promise, and the length was checked.
-        unsafe { (self.one)(lines, offset, plane, query, out) }
     }
 
     /// Which rows of a strip may reach the threshold that `look` was made for.
@@ -295,6 +287,7 @@ fn plain() -> Dots {
         name: "plain",
         one,
         many: None,
+        block: 1,
         pass,
     }
 }
@@ -336,6 +329,7 @@ fn avx2() -> Dots {
         name: "avx2",
         one,
         many: None,
+        block: 1,
         pass,
     }
 }
@@ -379,7 +373,8 @@ mod tests {
             let (lines, side) = (codes.lines(0), codes.side(0));
             for isa in Isa::available() {
                 for dots in Dots::available(isa) {
-                    for (first, count) in [(0, 1), (32, 1), (0, 16), (16, 32)] {
+                    for (first, count) in [(0, 1), (32, 1), (0, 2), (0, 16), (16, 17), (16, 32)] {
+                        let count = dots.room(count);
                         let mut expected = vec![[0; STRIP]; count];
                         let mut found = vec![[1; STRIP]; count];
                         // SAFETY: the kernels are those that this CPU has.

@@ -11,8 +11,8 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::bound::{Look, Query};
-use super::codes::{Codes, GROUP, STRIP, lines_of};
+use super::bound::{Look, Query, Range};
+use super::codes::{Codes, STRIP, lines_of};
 use super::dots::{BLOCK, Dots, Plane, Products};
 use super::work::Packed;
 use crate::scan::Block;
@@ -29,8 +29,7 @@ const ROWS_A_HIT: usize = 16;
 /// What all threads of a search by codes share.
 pub(super) struct Prescan {
     pub(super) dots: Dots,
-    pub(super) first: Plane,
-    second: Plane,
+    pub(super) plane: Plane,
     queries: Vec<Query>,
     /// For each query a rank that `k` rows reach, by [`ordered`].
     reached: Vec<AtomicU32>,
@@ -76,21 +75,19 @@ impl Prescan {
         let count = packed.norms.len();
         let mut prescan = Self {
             dots,
-            first: Plane::new(packed.dim, count),
-            second: Plane::new(packed.dim, count),
+            plane: Plane::new(packed.dim, count),
             queries: Vec::with_capacity(count),
             reached: (0..count)
                 .map(|_| AtomicU32::new(ordered(f32::NEG_INFINITY)))
                 .collect(),
             codes,
         };
-        let (mut first, mut second) = (vec![0; packed.dim], vec![0; packed.dim]);
+        let mut coded = vec![0; packed.dim];
         for query in 0..count {
             let numbers = &packed.queries.get(query)[..packed.dim];
-            let coded = Query::new(packed.metric, numbers, &mut first, &mut second)?;
-            prescan.first.set(query, &first);
-            prescan.second.set(query, &second);
-            prescan.queries.push(coded);
+            let known = Query::new(packed.metric, numbers, &mut coded)?;
+            prescan.plane.set(query, &coded);
+            prescan.queries.push(known);
         }
         Some(prescan)
     }
@@ -117,6 +114,7 @@ struct Seen {
     maybes: Vec<Maybe>,
     threshold: f32,
     look: Look,
+    range: Range,
 }
 
 /// A thread's part in a search by codes.
@@ -133,10 +131,11 @@ pub(super) struct Looker<'s> {
 impl<'s> Looker<'s> {
     pub(super) fn new(prescan: &'s Prescan, k: usize) -> Self {
         let seen = |query: &Query| Seen {
-            least: BinaryHeap::new(),
-            maybes: Vec::new(),
+            least: BinaryHeap::with_capacity(k.min(STRIP)),
+            maybes: Vec::with_capacity(2 * STRIP),
             threshold: f32::NEG_INFINITY,
             look: query.look(f32::NEG_INFINITY),
+            range: query.range(),
         };
         Self {
             prescan,
@@ -152,7 +151,11 @@ impl<'s> Looker<'s> {
     pub(super) fn raise(&mut self, query: usize, rank: f32) {
         let reached = &self.prescan.reached[query];
         let mine = ordered(rank);
-        let all = reached.fetch_max(mine, Ordering::Relaxed).max(mine);
+        let mut all = reached.load(Ordering::Relaxed);
+        if mine > all {
+            // Not without need: it takes the line from the others' caches.
+            all = reached.fetch_max(mine, Ordering::Relaxed).max(mine);
+        }
         let seen = &mut self.seen[query];
         if rank_of(all) > seen.threshold {
             seen.threshold = rank_of(all);
@@ -174,11 +177,8 @@ impl<'s> Looker<'s> {
         let mut full = false;
         for first in (0..count).step_by(GROUP_QUERIES) {
             let here = (count - first).min(GROUP_QUERIES);
-            let room = match count {
-                1 => 1,
-                _ => here.next_multiple_of(BLOCK),
-            };
-            let (dots, plane) = (self.prescan.dots, &self.prescan.first);
+            let (dots, plane) = (self.prescan.dots, &self.prescan.plane);
+            let room = dots.room(here);
             // SAFETY: the kernels were chosen for this CPU.
             unsafe { dots.strip(lines, side, plane, first, &mut self.products[..room]) };
             for i in 0..here {
@@ -186,76 +186,52 @@ impl<'s> Looker<'s> {
                 // SAFETY: the same.
                 let pass = unsafe { dots.pass(side, &self.products[i], &seen.look) } & live;
                 if pass != 0 {
-                    full |= self.second_look(first + i, i, block, codes, strip, pass);
+                    full |= self.collect(first + i, i, block, (codes, strip), pass);
                 }
             }
         }
         full
     }
 
-    /// Looks closer at the rows of a strip that have passed for a query.
-    #[cold]
-    fn second_look(
+    /// Collects the rows of a strip that have passed for a query; `at` is the place of its products.
+    fn collect(
         &mut self,
         query: usize,
         at: usize,
         block: usize,
-        codes: &Codes,
-        strip: usize,
+        (codes, strip): (&Codes, usize),
         pass: u64,
     ) -> bool {
-        let prescan = self.prescan;
         self.raise(query, f32::NEG_INFINITY);
-        let (lines, side) = (codes.lines(strip), codes.side(strip));
-        let each = lines.len() * GROUP / STRIP;
-        let before = self.seen[query].threshold;
-        let mut threshold = before;
+        let (side, products) = (codes.side(strip), &self.products[at]);
         let seen = &mut self.seen[query];
-        for group in 0..STRIP / GROUP {
-            let mut left = pass >> (group * GROUP) & 0xffff;
-            if left == 0 {
+        let before = seen.threshold;
+        let (mut threshold, mut left) = (before, pass);
+        while left != 0 {
+            let row = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let (scale, residual, norm) = (side.scale[row], side.residual[row], side.norm[row]);
+            let [least, most] = seen.range.of(products[row], scale, residual, norm);
+            if most < threshold {
                 continue;
             }
-            let mut second = [0; GROUP];
-            let offset = &side.offset[group * GROUP..][..GROUP];
-            let lines = &lines[group * each..][..each];
-            // SAFETY: the kernels were chosen for this CPU.
-            unsafe {
-                prescan
-                    .dots
-                    .group(lines, offset, &prescan.second, query, &mut second);
-            };
-            while left != 0 {
-                let (in_group, row) = {
-                    let bit = left.trailing_zeros() as usize;
-                    (bit, group * GROUP + bit)
-                };
-                left &= left - 1;
-                let products = [self.products[at][row], second[in_group]];
-                let (scale, residual) = (side.scale[row], side.residual[row]);
-                let range = prescan.queries[query].range(products, scale, residual, side.norm[row]);
-                let [least, most] = range;
-                if most < threshold {
-                    continue;
-                }
-                seen.maybes.push(Maybe {
-                    most,
-                    block: block as u32,
-                    row: (strip * STRIP + row) as u32,
-                });
-                let least = ordered(least);
-                if seen.least.len() < self.k {
-                    seen.least.push(Reverse(least));
-                } else if let Some(mut worst) = seen.least.peek_mut()
-                    && least > worst.0
-                {
-                    *worst = Reverse(least);
-                }
-                if seen.least.len() == self.k
-                    && let Some(worst) = seen.least.peek()
-                {
-                    threshold = threshold.max(rank_of(worst.0));
-                }
+            seen.maybes.push(Maybe {
+                most,
+                block: block as u32,
+                row: (strip * STRIP + row) as u32,
+            });
+            let least = ordered(least);
+            if seen.least.len() < self.k {
+                seen.least.push(Reverse(least));
+            } else if let Some(mut worst) = seen.least.peek_mut()
+                && least > worst.0
+            {
+                *worst = Reverse(least);
+            }
+            if seen.least.len() == self.k
+                && let Some(worst) = seen.least.peek()
+            {
+                threshold = threshold.max(rank_of(worst.0));
             }
         }
         if threshold > before {

@@ -9,12 +9,16 @@ use crate::cpu::scan::bound::Look;
 /// How far ahead rows are asked for, in lines: longer than memory takes to answer.
 const AHEAD: usize = 64;
 
-/// The kernels, with another one for many queries.
-pub(super) fn with(name: &'static str, many: ManyFn) -> Dots {
+/// Queries that [`many`] takes at a time.
+pub(super) const QUERIES: usize = 8;
+
+/// The kernels, with another one for many queries that takes a `block` of them at a time.
+pub(super) fn with(name: &'static str, many: ManyFn, block: usize) -> Dots {
     Dots {
         name,
         one,
         many: Some(many),
+        block,
         pass,
     }
 }
@@ -65,7 +69,6 @@ pub(super) unsafe fn many(
     first: usize,
     out: &mut [Products],
 ) {
-    const QUERIES: usize = 8;
     let each = lines.len() / (STRIP / GROUP);
     for (block, out) in out.as_chunks_mut::<QUERIES>().0.iter_mut().enumerate() {
         let first = first + block * QUERIES;
