@@ -250,7 +250,7 @@ mod tests {
     }
 
     /// Random rows, near copies of the query, rows whose residual lies along the query, scaled rows:
-    /// the canonical rank lies within the range, and the first look lets a row through that reaches
+    /// the canonical rank lies within the range, and the look lets a row through that reaches
     /// the threshold to the bit. Without the width, ranks by codes are not even in order.
     #[test]
     fn ranks_lie_within_it() {
@@ -307,7 +307,7 @@ mod tests {
         assert!(disorder > 100, "the residual is needed: {disorder}");
     }
 
-    /// It is narrow enough to be of use: some thousandths for unit vectors.
+    /// It is narrow enough to be of use: some hundredths for unit vectors.
     #[test]
     fn it_is_narrow() {
         let dim = 384;

@@ -155,22 +155,19 @@ pub(super) struct Coded {
 }
 
 /// A number that is not less, in f32.
-pub(super) fn up(x: f64) -> f32 {
+fn up(x: f64) -> f32 {
     // A relative 1e-6 is more than an ulp of f32 and all roundings of sums in f64.
     ((x * (1.0 + 1e-6)) as f32).max(if x > 0.0 { f32::MIN_POSITIVE } else { 0.0 })
 }
 
-/// A sum in several chains, so that no addition waits for the one before.
-fn sum_of<const N: usize, T: Copy>(
-    numbers: &[f32],
-    others: &[T],
-    term: impl Fn(f32, T) -> f64,
-) -> f64 {
-    let mut chains = [0f64; N];
-    let (numbers, last) = numbers.as_chunks::<N>();
-    let (others, last_others) = others.as_chunks::<N>();
+/// The sum of a term for each pair, in several chains so that no addition waits for the one before.
+fn sum_of<T: Copy>(numbers: &[f32], others: &[T], term: impl Fn(f32, T) -> f64) -> f64 {
+    const CHAINS: usize = 8;
+    let mut chains = [0f64; CHAINS];
+    let (numbers, last) = numbers.as_chunks::<CHAINS>();
+    let (others, last_others) = others.as_chunks::<CHAINS>();
     for (x, y) in numbers.iter().zip(others) {
-        for i in 0..N {
+        for i in 0..CHAINS {
             chains[i] += term(x[i], y[i]);
         }
     }
@@ -180,7 +177,7 @@ fn sum_of<const N: usize, T: Copy>(
 
 /// The Euclidean norm, in f64.
 fn norm(numbers: &[f32]) -> f64 {
-    sum_of::<8, _>(numbers, numbers, |x, _| f64::from(x) * f64::from(x)).sqrt()
+    sum_of(numbers, numbers, |x, y| f64::from(x) * f64::from(y)).sqrt()
 }
 
 /// The largest absolute value.
@@ -225,7 +222,7 @@ pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
         let near = (x * inverse).clamp(-127.0, 127.0);
         *code = (near + WHOLE).to_bits() as i8;
     }
-    let squares = sum_of::<8, _>(numbers, codes, |x, code| {
+    let squares = sum_of(numbers, codes, |x, code| {
         let left = f64::from(x) - f64::from(scale) * f64::from(code);
         left * left
     });

@@ -59,14 +59,13 @@ impl Plane {
 /// Products of a strip's rows with queries.
 pub(super) type Products = [i32; STRIP];
 
-/// The products of `lines`, whole groups of rows, with a query. The length of the result is that of
-/// `offset`, sixteen for each group.
+/// The products of a strip's lines with a query.
 ///
 /// # Safety
 ///
 /// The CPU has the instruction set; lines are as many as a query's stride asks for.
 type OneFn =
-    unsafe fn(lines: &[Line], offset: &[i32], plane: &Plane, query: usize, out: &mut [i32]);
+    unsafe fn(lines: &[Line], side: &Side, plane: &Plane, query: usize, out: &mut Products);
 
 /// The products of a strip with the queries from `first` on, one for each of `out`.
 ///
@@ -87,7 +86,7 @@ type PassFn = unsafe fn(side: &Side, products: &Products, look: &Look) -> u64;
 #[derive(Clone, Copy)]
 pub(super) struct Dots {
     pub(super) name: &'static str,
-    pub(super) one: OneFn,
+    one: OneFn,
     /// Without it, many are one after the other.
     many: Option<ManyFn>,
     /// Queries that `many` takes at a time: a divisor of [`BLOCK`].
@@ -189,7 +188,7 @@ impl Dots {
         })
     }
 
-    /// Room that the products of so many queries take.
+    /// Room that the products of so many queries take; one alone has a kernel of its own.
     pub(super) fn room(&self, queries: usize) -> usize {
         match queries {
             1 => 1,
@@ -215,7 +214,7 @@ impl Dots {
         // SAFETY: the caller's promise, and the lengths were checked or are by slicing.
         unsafe {
             match out {
-                [out] => (self.one)(lines, &side.offset, plane, first, out),
+                [out] => (self.one)(lines, side, plane, first, out),
                 out => {
                     assert!(first.is_multiple_of(BLOCK) && out.len().is_multiple_of(self.block));
                     assert!((first + out.len()) * plane.stride <= plane.signed.len());
@@ -223,7 +222,7 @@ impl Dots {
                         Some(many) => many(lines, side, plane, first, out),
                         None => {
                             for (query, out) in (first..).zip(out) {
-                                (self.one)(lines, &side.offset, plane, query, out);
+                                (self.one)(lines, side, plane, query, out);
                             }
                         }
                     }
@@ -244,7 +243,7 @@ impl Dots {
     }
 }
 
-/// The first look, a plain loop that compilers make the best of.
+/// The look, a plain loop that compilers make the best of.
 #[inline(always)]
 fn passing(side: &Side, products: &Products, look: &Look) -> u64 {
     let mut any = false;
@@ -266,10 +265,10 @@ fn passing(side: &Side, products: &Products, look: &Look) -> u64 {
 }
 
 fn plain() -> Dots {
-    unsafe fn one(lines: &[Line], _: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+    unsafe fn one(lines: &[Line], _: &Side, plane: &Plane, query: usize, out: &mut Products) {
         let query = plane.signed(query);
         let groups = lines.chunks_exact(query.len() / 4);
-        for (lines, out) in groups.zip(out.chunks_exact_mut(GROUP)) {
+        for (lines, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {
             out.fill(0);
             for (line, four) in lines.iter().zip(query.as_chunks::<4>().0) {
                 for (sum, row) in out.iter_mut().zip(line.0.as_chunks::<4>().0) {
@@ -297,7 +296,7 @@ fn avx2() -> Dots {
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn one(lines: &[Line], _: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+    unsafe fn one(lines: &[Line], _: &Side, plane: &Plane, query: usize, out: &mut Products) {
         let query = plane.signed(query);
         let groups = lines.chunks_exact(query.len() / 4);
         for (lines, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {

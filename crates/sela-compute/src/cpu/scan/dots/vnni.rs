@@ -29,10 +29,10 @@ pub(super) fn with(name: &'static str, many: ManyFn, block: usize) -> Dots {
 ///
 /// As for [`super::OneFn`]; needs AVX-512 VNNI.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-unsafe fn one(lines: &[Line], offset: &[i32], plane: &Plane, query: usize, out: &mut [i32]) {
+unsafe fn one(lines: &[Line], side: &Side, plane: &Plane, query: usize, out: &mut Products) {
     let query = plane.biased(query).as_chunks::<16>().0;
     let groups = lines.chunks_exact(query.len() * 4);
-    let offsets = offset.as_chunks::<GROUP>().0;
+    let offsets = side.offset.as_chunks::<GROUP>().0;
     for ((lines, out), offset) in groups.zip(out.as_chunks_mut::<GROUP>().0).zip(offsets) {
         // SAFETY: the caller's promise. What is asked for ahead need not be ours.
         unsafe {
