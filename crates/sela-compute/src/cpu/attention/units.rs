@@ -20,8 +20,8 @@ use std::arch::x86_64::*;
 
 pub(crate) use kind::Rounded;
 use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK};
-use product::Product16;
-use softmax::softmax;
+use product::{Product16, Scores};
+use softmax::{largest, weigh};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
@@ -70,9 +70,9 @@ struct Parts {
     query: usize,
     /// For each 32 keys, a tile; of two tiles of queries.
     weights: usize,
-    /// Sixteen rows of f32.
-    scores: usize,
     /// Sixteen rows of f32 of each of the two.
+    scores: usize,
+    /// The same.
     out: usize,
     end: usize,
 }
@@ -98,7 +98,7 @@ impl Parts {
                 _ => 0,
             }),
             weights: part(2 * copies * padded / DEPTH * TILE),
-            scores: part(padded),
+            scores: part(2 * padded),
             out: part(2 * dim),
             end,
         }
@@ -182,38 +182,36 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
         let (scores, out) = (scratch.add(parts.scores), scratch.add(parts.out));
         transpose_keys::<K>(head, keys);
         pair_values::<K>(head, values);
-        // Two tiles of queries, so that values are loaded half as often.
-        for first in (0..len).step_by(2 * TILE) {
-            let of_tile = |tile: usize| TILE.min(len.saturating_sub(first + tile * TILE));
-            let rows = [of_tile(0), of_tile(1)];
-            let mut factors = [[0.0; TILE]; 2];
-            for tile in 0..2 {
-                if rows[tile] == 0 {
-                    continue;
-                }
-                let from = first + tile * TILE;
-                let (left, left_stride) = K::rows(head.query, from, rows[tile], lines, query);
-                let step = K::step(head.query) * K::step(head.key);
-                let product = Product16 {
-                    rows: rows[tile],
-                    left,
-                    left_stride,
-                    right: [keys, keys.add(lines * TILE)],
-                    right_stride: TILE,
-                    steps: lines,
-                    chunk: SCORE_CHUNK,
-                    step,
-                };
-                product.store_scores::<K>(tiles, scores, padded);
-                for r in 0..rows[tile] {
-                    let scores = scores.cast::<f32>().add(r * padded);
-                    let weights = weights.add(tile * of_weights + r);
-                    factors[tile][r] = softmax::<K>(scores, len, dim, weights);
-                }
+        let all = len.div_ceil(TILE);
+        let mut factors = [[0.0; TILE]; 2];
+        let mut ahead = begin::<K>(tiles, head, keys, query, scores, 0);
+        ahead.go_on::<K>(padded);
+        for tile in 0..all {
+            let (here, rows) = (tile % 2, TILE.min(len - tile * TILE));
+            let row = ahead.to.cast::<f32>().cast_const();
+            let mut most = [0.0; TILE];
+            // All first: no row's weights wait for its largest score then.
+            for r in 0..rows {
+                most[r] = largest(row.add(r * padded), len);
+            }
+            if tile + 1 < all {
+                let to = scores.add((1 - here) * padded);
+                ahead = begin::<K>(tiles, head, keys, query, to, tile + 1);
+            }
+            for r in 0..rows {
+                // Tiles multiply meanwhile.
+                ahead.go_on::<K>(padded * (r + 1) / rows);
+                let weights = weights.add(here * of_weights + r);
+                factors[here][r] =
+                    1.0 / weigh::<K>(row.add(r * padded), most[r], len, dim, weights);
+            }
+            // Two tiles of queries, so that values are loaded half as often.
+            if here == 0 && tile + 1 < all {
+                continue;
             }
             for column in (0..columns).step_by(2) {
                 let product = Product16 {
-                    rows: rows[0],
+                    rows: if here == 0 { rows } else { TILE },
                     left: weights,
                     left_stride: TILE,
                     right: [0, 1].map(|j| values.add((column + j) * TILE)),
@@ -223,15 +221,54 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
                     // What a weight's code stands for is in the sum of the codes too.
                     step: K::step(head.value),
                 };
-                let second = (rows[1] > 0).then(|| (weights.add(of_weights), rows[1]));
+                let second = (here == 1).then(|| (weights.add(of_weights), rows));
                 product.store_both::<K>(tiles, second, out.add(column), dim);
             }
-            for (r, &factor) in factors.as_flattened().iter().enumerate() {
-                if r % TILE < rows[r / TILE] {
-                    let row = out.cast::<f32>().add(r * dim);
-                    send::<K>(row, dim, _mm512_set1_ps(factor), to, first + r);
-                }
+            let first = (tile - here) * TILE;
+            for r in 0..here * TILE + rows {
+                let row = out.cast::<f32>().add(r * dim);
+                let factor = _mm512_set1_ps(factors[r / TILE][r % TILE]);
+                send::<K>(row, dim, factor, to, first + r);
             }
+        }
+    }
+}
+
+/// Scores of a tile of queries, none there yet.
+///
+/// # Safety
+///
+/// As for [`run`], inside which it is; scores before are done.
+#[inline(always)]
+unsafe fn begin<'a, K: Kind>(
+    tiles: Option<&'a Tiles>,
+    head: &Of<K::Rows>,
+    keys: Twice,
+    query: Twice,
+    to: *mut Line,
+    tile: usize,
+) -> Scores<'a> {
+    let (lines, first) = (lines(head.dim), tile * TILE);
+    let rows = TILE.min(head.len - first);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (left, left_stride) = K::rows(head.query, first, rows, lines, query);
+        let product = Product16 {
+            rows,
+            left,
+            left_stride,
+            right: [keys, keys.add(lines * TILE)],
+            right_stride: TILE,
+            steps: lines,
+            chunk: SCORE_CHUNK,
+            step: K::step(head.query) * K::step(head.key),
+        };
+        Scores {
+            product,
+            tiles,
+            to,
+            padded: head.len.next_multiple_of(DEPTH),
+            done: 0,
         }
     }
 }

@@ -26,6 +26,51 @@ pub(super) struct Product16 {
     pub(super) step: f32,
 }
 
+/// The scores of a tile of queries and all keys, in rows of `padded` f32 numbers, 32 keys at a time: tiles
+/// multiply while registers do something else.
+pub(super) struct Scores<'a> {
+    /// Its right sides are those of the first 32 keys.
+    pub(super) product: Product16,
+    pub(super) tiles: Option<&'a Tiles>,
+    pub(super) to: *mut Line,
+    pub(super) padded: usize,
+    /// Keys whose scores are there.
+    pub(super) done: usize,
+}
+
+impl Scores<'_> {
+    /// Goes on until the scores of `keys` keys, or of all, are there.
+    ///
+    /// # Safety
+    ///
+    /// There are as many lines as `product` says, of 16 rows, and room for the scores of 16. No other
+    /// product is stored between the first call and the last.
+    #[inline(always)]
+    pub(super) unsafe fn go_on<K: Kind>(&mut self, keys: usize) {
+        while self.done < keys.min(self.padded) {
+            let (product, tile) = (&self.product, self.done / TILE);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = self.to.add(tile);
+                let right = product
+                    .right
+                    .map(|keys| keys.add(tile * product.steps * TILE));
+                match self.tiles {
+                    // A tile of queries in all: it stays.
+                    Some(tiles) if product.steps == 1 && !K::SPLIT => {
+                        if self.done == 0 {
+                            product.keep_left(tiles);
+                        }
+                        product.store_beside(tiles, right[0].at, to, self.padded);
+                    }
+                    tiles => Product16 { right, ..*product }.store::<K>(tiles, to, self.padded),
+                }
+            }
+            self.done += 2 * TILE;
+        }
+    }
+}
+
 impl Product16 {
     /// Stores the sums, the two right sides' beside each other, in rows of `stride` f32 numbers;
     /// behind the last row there may be anything.
@@ -191,70 +236,50 @@ impl Product16 {
         }
     }
 
-    /// The scores of a tile of queries and all keys, `padded` of them, in rows of as many numbers. The right
-    /// sides are those of the first 32.
+    /// Loads a left side of one step for the products that follow.
     ///
     /// # Safety
     ///
-    /// As for [`store`](Self::store).
+    /// There are sixteen rows of it; numbers are bf16, not split.
     #[inline(always)]
-    pub(super) unsafe fn store_scores<K: Kind>(
-        self,
-        tiles: Option<&Tiles>,
-        to: *mut Line,
-        padded: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match tiles {
-                // A tile of queries in all: it stays.
-                Some(tiles) if self.steps == 1 && !K::SPLIT => {
-                    self.store_scores_tiles(tiles, to, padded);
-                }
-                _ => {
-                    for tile in (0..padded / TILE).step_by(2) {
-                        let right = self.right.map(|keys| keys.add(tile * self.steps * TILE));
-                        let product = Self { right, ..self };
-                        product.store::<K>(tiles, to.add(tile), padded);
-                    }
-                }
-            }
-        }
-    }
-
-    /// The same of one step, on tiles. The same sums, but queries are loaded once.
-    ///
-    /// # Safety
-    ///
-    /// As for [`store`](Self::store).
-    #[inline(always)]
-    unsafe fn store_scores_tiles(&self, _: &Tiles, to: *mut Line, padded: usize) {
+    unsafe fn keep_left(&self, _: &Tiles) {
         // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
         // them.
         unsafe {
             asm!(
-                "tileloadd tmm4, [{queries} + {line}*1]",
-                queries = in(reg) self.left.at,
+                "tileloadd tmm4, [{left} + {line}*1]",
+                left = in(reg) self.left.at,
                 line = in(reg) size_of::<Line>(),
                 options(nostack, readonly, preserves_flags)
             );
-            for tile in (0..padded / TILE).step_by(2) {
-                asm!(
-                    "tilezero tmm0",
-                    "tileloadd tmm6, [{keys} + {line}*1]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tilezero tmm1",
-                    "tileloadd tmm7, [{keys} + {line}*1 + 1024]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tilestored [{to} + {row}*1], tmm0",
-                    "tilestored [{to} + {row}*1 + 64], tmm1",
-                    keys = in(reg) self.right[0].at.add(tile * TILE),
-                    to = in(reg) to.add(tile),
-                    line = in(reg) size_of::<Line>(),
-                    row = in(reg) padded * size_of::<f32>(),
-                    options(nostack, preserves_flags)
-                );
-            }
+        }
+    }
+
+    /// Stores the sums of one step by the left side that was kept and two right sides, one behind the other.
+    ///
+    /// # Safety
+    ///
+    /// As for [`store`](Self::store), and no product was stored since but by this.
+    #[inline(always)]
+    unsafe fn store_beside(&self, _: &Tiles, right: *const Line, to: *mut Line, stride: usize) {
+        // SAFETY: the caller's promise; nothing but these pieces of assembly touches tiles between
+        // them.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm6, [{right} + {line}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tilezero tmm1",
+                "tileloadd tmm7, [{right} + {line}*1 + 1024]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tilestored [{to} + {row}*1], tmm0",
+                "tilestored [{to} + {row}*1 + 64], tmm1",
+                right = in(reg) right,
+                to = in(reg) to,
+                line = in(reg) size_of::<Line>(),
+                row = in(reg) stride * size_of::<f32>(),
+                options(nostack, preserves_flags)
+            );
         }
     }
 

@@ -29,19 +29,13 @@ fn exp2(x: __m512) -> __m512 {
     _mm512_scalef_ps(sum, x)
 }
 
-/// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
-/// zeros behind the last, and returns 1 over their sum; of codes over the sum of the codes.
+/// The largest of a row of scores.
 ///
 /// # Safety
 ///
-/// As for [`run`], inside which it is.
+/// As for [`run`], inside which it is; there is a score.
 #[inline(always)]
-pub(super) unsafe fn softmax<K: Kind>(
-    scores: *const f32,
-    len: usize,
-    dim: usize,
-    weights: Twice,
-) -> f32 {
+pub(super) unsafe fn largest(scores: *const f32, len: usize) -> f32 {
     // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
     unsafe {
         let full = len / TILE;
@@ -62,11 +56,28 @@ pub(super) unsafe fn softmax<K: Kind>(
             let last = _mm512_mask_load_ps(lowest, rest, scores.add(full * TILE));
             most[1] = _mm512_max_ps(most[1], last);
         }
-        let largest = _mm512_max_ps(
-            _mm512_max_ps(most[0], most[1]),
-            _mm512_max_ps(most[2], most[3]),
-        );
-        let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+        let [a, b, c, d] = most;
+        _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)))
+    }
+}
+
+/// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
+/// zeros behind the last, and returns their sum; of codes the sum of the codes.
+///
+/// # Safety
+///
+/// As for [`run`], inside which it is.
+#[inline(always)]
+pub(super) unsafe fn weigh<K: Kind>(
+    scores: *const f32,
+    largest: f32,
+    len: usize,
+    dim: usize,
+    weights: Twice,
+) -> f32 {
+    // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
+    unsafe {
+        let largest = _mm512_set1_ps(largest);
         let scale = 1.0 / (dim as f32).sqrt();
         let factor = match K::SPLIT {
             true => _mm512_set1_ps(scale),
@@ -107,6 +118,6 @@ pub(super) unsafe fn softmax<K: Kind>(
             let high = weights_at!(whole * DEPTH + TILE, (here >> TILE) as u16, 1);
             store::<K>(weights.add(whole * TILE), K::line(low, high));
         }
-        1.0 / Avx512(_mm512_add_ps(sums[0], sums[1])).sum()
+        Avx512(_mm512_add_ps(sums[0], sums[1])).sum()
     }
 }
