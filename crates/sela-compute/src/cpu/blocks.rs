@@ -1,15 +1,15 @@
 //! Matrix products of bf16 with f32 sums and of int8 and int16 with i32 sums: of bf16 and int8 on AMX
 //! tiles, of all three by AVX-512 BF16 and VNNI, or emulated.
 //!
-//! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two (or, of
-//! int8, four) neighbouring inputs of sixteen outputs side by side. The left side is rounded once, by
-//! whoever makes it, and read by all products over it. A product is worked off in blocks of 32 rows
-//! by 32 outputs. Each output is one chain of sums over the depth, so its bits depend on its own row
-//! and column only.
+//! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two neighbouring
+//! inputs of sixteen outputs side by side, or, of int8, four that are sixteen apart, so that codes leave
+//! four registers at once. The left side is rounded once, by whoever makes it, and read by all products
+//! over it. A product is worked off in blocks of 32 rows by 32 outputs. Each output is one chain of sums
+//! over the depth, so its bits depend on its own row and column only.
 //!
 //! Numbers of int8 are codes: `x = least + step q` in a row of the left side, `w = scale v` of an
 //! output. Their product is `step scale sum(q v) + least scale sum(v)`, in which the first sum is
-//! exact and the last one known beforehand.
+//! exact and the last one known beforehand. Zero has a code, so `least` is a multiple of `step`.
 //!
 //! Numbers of int16 are codes too, but around zero: `x = step q`. Both sides share the 31 bits of a sum:
 //! a row's codes go up to 2^14, and an output's weights have as many as no row of the left side can
@@ -281,9 +281,28 @@ impl Sending<'_> {
     /// As for [`send`](Self::send), and for [`Kernel`].
     #[inline(always)]
     unsafe fn send_all<K: Kernel>(&self) {
-        for r in 0..self.rows {
-            // SAFETY: the caller's promise.
-            unsafe { self.send::<K>(r) };
+        let first = self.unit * WIDTH;
+        match self.to {
+            // What columns have in common stays in registers.
+            Output::Rows { to, how } if first + WIDTH <= self.packed.outputs => {
+                for at in (0..WIDTH).step_by(K::Lanes::LANES) {
+                    // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
+                    unsafe {
+                        let columns = K::Number::columns(self, at);
+                        for r in 0..self.rows {
+                            let to = to.at.add((self.row + r) * to.stride + first + at);
+                            let x = K::Number::value::<K::Lanes>(self, r, at, columns);
+                            self.store_one(x, to, how);
+                        }
+                    }
+                }
+            }
+            _ => {
+                for r in 0..self.rows {
+                    // SAFETY: the caller's promise.
+                    unsafe { self.send::<K>(r) };
+                }
+            }
         }
     }
 
@@ -346,14 +365,27 @@ impl Sending<'_> {
         for at in (0..WIDTH).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let (x, to) = (N::value::<V>(self, r, at), to.add(at));
-                match how {
-                    How::Set => x,
-                    How::Add => V::load(to).add(x),
-                    How::Gelu => self.gelu(x),
-                }
-                .store(to);
+                let x = N::value::<V>(self, r, at, N::columns(self, at));
+                self.store_one(x, to.add(at), how);
             }
+        }
+    }
+
+    /// The same to a register's numbers `x`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Self::send).
+    #[inline(always)]
+    unsafe fn store_one<V: Lanes>(&self, x: V, to: *mut f32, how: How) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match how {
+                How::Set => x,
+                How::Add => V::load(to).add(x),
+                How::Gelu => self.gelu(x),
+            }
+            .store(to);
         }
     }
 

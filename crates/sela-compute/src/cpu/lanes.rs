@@ -50,8 +50,8 @@ pub(crate) trait Lanes: Copy {
     /// Loads integers, rounded to f32.
     unsafe fn load_i32(from: *const i32) -> Self;
     unsafe fn store(self, to: *mut f32);
-    /// Stores of each lane the lowest eight of its bits.
-    unsafe fn store_low_bytes(self, to: *mut u8);
+    /// Stores a word a lane: of each of the four its lowest eight bits, the first one's lowest.
+    unsafe fn store_low_bytes(four: [Self; 4], to: *mut u32);
     /// Stores of each lane the lowest sixteen of its bits.
     unsafe fn store_low_words(self, to: *mut u16);
     unsafe fn add(self, other: Self) -> Self;

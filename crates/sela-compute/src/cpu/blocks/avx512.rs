@@ -227,10 +227,8 @@ impl<N: Multiplied> Kernel for Registers<N> {
         sums: &mut Tile,
         meanwhile: &Sending<'_>,
     ) {
-        for r in 0..BLOCK {
-            // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<Self>(r) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { meanwhile.send_all::<Self>() };
         assert!(steps > 0, "a product has a depth");
         let mut row = 0;
         while row < rows {

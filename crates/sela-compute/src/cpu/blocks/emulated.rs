@@ -9,8 +9,7 @@ use std::marker::PhantomData;
 use super::left::CHUNK;
 use super::number::{Bf16, Int8, Int16, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line,
-    run,
+    Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line, run,
 };
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::plain::Plain;
@@ -239,10 +238,8 @@ impl<N: Multiplied, V: Lanes, const NV: usize> Kernel for Emulated<N, V, NV> {
         sums: &mut Tile,
         meanwhile: &Sending<'_>,
     ) {
-        for r in 0..BLOCK {
-            // SAFETY: the caller's promise.
-            unsafe { meanwhile.send::<Self>(r) };
-        }
+        // SAFETY: the caller's promise.
+        unsafe { meanwhile.send_all::<Self>() };
         for row in (0..rows).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: the caller's promise.

@@ -29,8 +29,8 @@ pub(crate) enum Form {
     /// Two of bf16: `x = high + low` up to 2^-16 relative; the product is
     /// `low high + high low + high high`.
     Bf16x3,
-    /// 8 bits. A row of the left side has codes of 0 to 255 between its least number and its largest,
-    /// an output's weights codes of -127 to 127.
+    /// 8 bits. A row of the left side has codes of 0 to 255 between its least number and its largest, zero
+    /// among them, an output's weights codes of -127 to 127.
     Int8,
     /// 16 bits, of which a sum has room for fewer: a row of the left side has codes of
     /// -[`LEFT_MOST`] to `LEFT_MOST`, an output's weights as many as their sums allow.
@@ -302,7 +302,8 @@ impl Left {
         }
     }
 
-    /// Rounds a row's numbers to 256 even steps from the least to the largest.
+    /// Rounds a row's numbers to 254 even steps from the least to the largest, or to zero if that is further,
+    /// so that zero's code is an integer and a number's takes one operation.
     ///
     /// # Safety
     ///
@@ -310,7 +311,11 @@ impl Left {
     #[inline(always)]
     unsafe fn quantize<V: Lanes>(self, row: usize, numbers: &[f32]) {
         const DEPTH: usize = Form::Int8.depth();
-        /// Added to a number between 0 and 2^22 it leaves the nearest integer in the lower bits.
+        const WORDS: usize = DEPTH / Form::Int8.word();
+        /// Between the codes of the least number and the largest, which lie at any place between two
+        /// integers.
+        const STEPS: f32 = 254.0;
+        /// Added to a number between 0 and 2^23 it leaves the nearest integer in the lower bits.
         const INTEGER: f32 = (1 << 23) as f32;
         let first = first_line(row, self.steps);
         // SAFETY: the caller's promise; a line is DEPTH codes.
@@ -320,17 +325,21 @@ impl Left {
                 largest,
                 finite,
             } = extent::<V>(numbers);
-            let step = (largest - least) / 255.0 + finite;
-            let scale = Scale { step, least };
-            *self.scales.add(row) = scale;
-            // Of a row of one number or of a NaN no code matters.
-            let per_step = match scale.step > 0.0 {
-                true => 1.0 / scale.step,
-                false => 0.0,
+            let (least, largest) = (least.min(0.0), largest.max(0.0));
+            let step = (largest - least) / STEPS + finite;
+            // Of zeros, a NaN or numbers so small that this has no end no code matters.
+            let per_step = STEPS / (largest - least);
+            let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+            // The least number's code is above 0 however this was rounded, and at most 1, so that the
+            // largest one's is at most 255.
+            let zero = (-least * per_step).trunc() + 1.0;
+            *self.scales.add(row) = Scale {
+                step,
+                least: -zero * step,
             };
-            let (least, per_step) = (V::splat(scale.least), V::splat(per_step));
+            let (per_step, zero) = (V::splat(per_step), V::splat(INTEGER + zero));
             for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
-                let mut padded = [scale.least; DEPTH];
+                let mut padded = [0.0; DEPTH];
                 let from = match numbers.len() {
                     DEPTH => numbers.as_ptr(),
                     n => {
@@ -338,11 +347,13 @@ impl Left {
                         padded.as_ptr()
                     }
                 };
-                let to = self.high.add(first + step * GROUP).cast::<u8>();
-                for at in (0..DEPTH).step_by(V::LANES) {
-                    let above = V::load(from.add(at)).sub(least);
-                    let code = above.mul(per_step).add(V::splat(INTEGER));
-                    code.store_low_bytes(to.add(at));
+                let to = self.high.add(first + step * GROUP).cast::<u32>();
+                for word in (0..WORDS).step_by(V::LANES) {
+                    let mut codes = [zero; 4];
+                    for (i, code) in codes.iter_mut().enumerate() {
+                        *code = V::load(from.add(i * WORDS + word)).fma(per_step, zero);
+                    }
+                    V::store_low_bytes(codes, to.add(word));
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Kinds of numbers that are multiplied, as types: what their sums come to is known when compiling.
 
-use super::{Form, Scale, Sending, WIDTH};
+use super::{Form, Packed, Scale, Sending, WIDTH};
 use crate::cpu::lanes::Lanes;
 
 /// A kind of numbers.
@@ -8,12 +8,27 @@ pub(super) trait Number {
     /// Whether a form's numbers are of this kind.
     fn is_of(form: Form) -> bool;
 
-    /// A register's numbers of row `r` of a block from column `at` of its panel on: sums and bias.
+    /// What a register's columns of a panel have in common, whatever the row.
+    type Columns<V: Lanes>: Copy;
+
+    /// That of the columns from `at` on.
     ///
     /// # Safety
     ///
     /// As for [`Sending::send`].
-    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize) -> V;
+    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> Self::Columns<V>;
+
+    /// The numbers of row `r` of a block in those columns: sums and bias.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Sending::send`].
+    unsafe fn value<V: Lanes>(
+        of: &Sending<'_>,
+        r: usize,
+        at: usize,
+        columns: Self::Columns<V>,
+    ) -> V;
 }
 
 /// bf16, whole or split; sums are f32.
@@ -25,66 +40,97 @@ pub(super) enum Int8 {}
 /// int16; sums are f32.
 pub(super) enum Int16 {}
 
-/// What sums are multiplied by: the scale of the row times those of the outputs.
+/// A register's numbers, one a column, of a panel from column `at` on.
 ///
 /// # Safety
 ///
-/// As for [`Number::value`].
+/// As for [`Number::columns`]; there is a number for each column of all panels.
 #[inline(always)]
-unsafe fn scale<V: Lanes>(of: &Sending<'_>, step: f32, column: usize) -> V {
-    // SAFETY: the caller's promise; scales are those of whole panels.
-    unsafe { V::load(of.packed.scale.as_ptr().add(column)).mul(V::splat(step)) }
+unsafe fn load<V: Lanes>(of: &Sending<'_>, numbers: &[f32], at: usize) -> V {
+    // SAFETY: the caller's promise.
+    unsafe { V::load(numbers.as_ptr().add(of.unit * WIDTH + at)) }
 }
 
 impl Number for Bf16 {
+    /// The bias.
+    type Columns<V: Lanes> = V;
+
     fn is_of(form: Form) -> bool {
         matches!(form, Form::Bf16 | Form::Bf16x3)
     }
 
     #[inline(always)]
-    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize) -> V {
-        let sums = &of.sums.0[r];
-        // SAFETY: the caller's promise; bias and sums are those of whole panels.
-        unsafe {
-            let bias = V::load(of.packed.bias.as_ptr().add(of.unit * WIDTH + at));
-            V::load(sums.as_ptr().add(at)).add(bias)
-        }
+    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> V {
+        // SAFETY: the caller's promise; the bias is that of whole panels.
+        unsafe { load(of, &of.packed.bias, at) }
+    }
+
+    #[inline(always)]
+    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize, bias: V) -> V {
+        // SAFETY: the caller's promise; sums are those of whole panels.
+        unsafe { V::load(of.sums.0[r].as_ptr().add(at)).add(bias) }
     }
 }
 
 impl Number for Int8 {
+    /// The bias, what the least number of a row is multiplied by, and what sums are.
+    type Columns<V: Lanes> = [V; 3];
+
     fn is_of(form: Form) -> bool {
         form == Form::Int8
     }
 
     #[inline(always)]
-    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize) -> V {
-        let (packed, column, sums) = (of.packed, of.unit * WIDTH + at, &of.sums.0[r]);
-        // SAFETY: the caller's promise; bias, scales and sums are those of whole panels.
+    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 3] {
+        let Packed {
+            bias, sum, scale, ..
+        } = of.packed;
+        // SAFETY: the caller's promise; all are those of whole panels.
+        unsafe { [load(of, bias, at), load(of, sum, at), load(of, scale, at)] }
+    }
+
+    #[inline(always)]
+    unsafe fn value<V: Lanes>(
+        of: &Sending<'_>,
+        r: usize,
+        at: usize,
+        [bias, sum, scale]: [V; 3],
+    ) -> V {
+        // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
             let Scale { step, least } = *of.left.scales.add(of.row + r);
-            let bias = V::load(packed.bias.as_ptr().add(column));
-            let sum = V::load(packed.sum.as_ptr().add(column));
-            let products = V::load_i32(sums.as_ptr().add(at).cast());
+            let products = V::load_i32(of.sums.0[r].as_ptr().add(at).cast());
             let least = sum.mla(V::splat(least), bias);
-            products.mla(scale(of, step, column), least)
+            products.mla(scale.mul(V::splat(step)), least)
         }
     }
 }
 
 impl Number for Int16 {
+    /// The bias, and what sums are multiplied by.
+    type Columns<V: Lanes> = [V; 2];
+
     fn is_of(form: Form) -> bool {
         form == Form::Int16
     }
 
     #[inline(always)]
-    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize) -> V {
-        let (column, sums) = (of.unit * WIDTH + at, &of.sums.0[r]);
-        // SAFETY: the caller's promise; bias, scales and sums are those of whole panels.
+    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 2] {
+        // SAFETY: the caller's promise; both are those of whole panels.
+        unsafe {
+            [
+                load(of, &of.packed.bias, at),
+                load(of, &of.packed.scale, at),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize, [bias, scale]: [V; 2]) -> V {
+        // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
             let Scale { step, .. } = *of.left.scales.add(of.row + r);
-            let bias = V::load(of.packed.bias.as_ptr().add(column));
-            V::load(sums.as_ptr().add(at)).mla(scale(of, step, column), bias)
+            V::load(of.sums.0[r].as_ptr().add(at)).mla(scale.mul(V::splat(step)), bias)
         }
     }
 }

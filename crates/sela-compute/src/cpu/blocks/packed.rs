@@ -108,9 +108,9 @@ impl Packed {
                 let lines = &mut lines[tile * TILE_LINES..];
                 match form {
                     Form::Bf16 | Form::Bf16x3 | Form::Int16 => {
-                        pack_tile::<2, _>(rows, inputs, part, lines);
+                        pack_tile::<2, 1, _>(rows, inputs, part, lines);
                     }
-                    Form::Int8 => pack_tile::<4, _>(rows, inputs, part, lines),
+                    Form::Int8 => pack_tile::<4, TILE_LINES, _>(rows, inputs, part, lines),
                 }
             }
         }
@@ -136,19 +136,21 @@ impl Packed {
     }
 }
 
-/// Packs up to sixteen rows of weights, line by line, `N` weights of each to a word, into the first
-/// half of each step.
-fn pack_tile<const N: usize, T: Copy>(
+/// Packs up to sixteen rows of weights, line by line, into the first half of each step: `N` weights of
+/// each to a word, `APART` inputs apart.
+fn pack_tile<const N: usize, const APART: usize, T: Copy>(
     rows: &[T],
     inputs: usize,
     part: impl Fn(T) -> u32,
     lines: &mut [Line],
 ) {
-    for (at, first) in (0..inputs).step_by(N).enumerate() {
+    for at in 0..inputs.div_ceil(N * APART) * APART {
         let line = &mut lines[at / TILE_LINES * STEP_LINES + at % TILE_LINES];
+        let first = at / APART * N * APART + at % APART;
         for (row, word) in rows.chunks_exact(inputs).zip(&mut line.0) {
             *word = 0;
-            for (i, &x) in row[first..].iter().take(N).enumerate() {
+            let inputs = row.get(first..).unwrap_or_default();
+            for (i, &x) in inputs.iter().step_by(APART).take(N).enumerate() {
                 *word |= part(x) << (32 / N * i);
             }
         }

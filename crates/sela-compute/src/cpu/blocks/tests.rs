@@ -192,7 +192,8 @@ impl Case {
 }
 
 /// What numbers are rounded to: upper and lower parts. Of int8 the left side has codes from the
-/// least number to the largest, weights codes around zero; of int16 both have codes around zero.
+/// least number to the largest, zero among them, weights codes around zero; of int16 both have codes
+/// around zero.
 fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
     let wide = |bits: u16| f64::from(f32::from_bits(u32::from(bits) << 16));
     let all = |part: &dyn Fn(f32) -> f64| numbers.iter().map(|&x| part(x)).collect::<Vec<_>>();
@@ -200,9 +201,8 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
     let least = numbers.iter().copied().fold(f32::INFINITY, f32::min);
     let largest = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // Codes in f32, as the kernels have them, held against the numbers that they stand for.
-    let even = |least: f32, step: f64, per_step: f32| {
-        let code = |x: f32| f64::from(((x - least) * per_step).round_ties_even());
-        let coded = |x: f32| f64::from(least) + step * code(x);
+    let even = |step: f64, code: &dyn Fn(f32) -> f64| {
+        let coded = |x: f32| step * code(x);
         for &x in numbers {
             let off = (coded(x) - f64::from(x)).abs();
             // Codes of 16 bits are products of as many digits as f32 has twice over; what is below
@@ -211,29 +211,38 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
         }
         all(&coded)
     };
+    let nearest = |per_step: f32| move |x: f32| f64::from((x * per_step).round_ties_even());
     match form {
         Form::Bf16 => [all(&|x| wide(rounded(x))), none],
         Form::Bf16x3 => [all(&|x| wide(rounded(x))), all(&|x| wide(left_over(x)))],
         Form::Int8 if left => {
-            let step = (largest - least) / 255.0;
-            let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
-            [even(least, f64::from(step), per_step), none]
+            let range = largest.max(0.0) - least.min(0.0);
+            let per_step = 254.0 / range;
+            let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+            // Rounded once; in f64 product and sum are exact.
+            let zero = f64::from((-least.min(0.0) * per_step).floor()) + 1.0;
+            let code = |x: f32| {
+                let code = (f64::from(x) * f64::from(per_step) + zero).round_ties_even();
+                assert!((0.0..=255.0).contains(&code), "the code {code} of {x}");
+                code - zero
+            };
+            [even(f64::from(range / 254.0), &code), none]
         }
         Form::Int16 if left => {
             let most = largest.max(-least);
             let per_step = LEFT_MOST / most;
             let per_step = if per_step.is_finite() { per_step } else { 0.0 };
-            [even(0.0, f64::from(most / LEFT_MOST), per_step), none]
+            [even(f64::from(most / LEFT_MOST), &nearest(per_step)), none]
         }
         Form::Int16 => {
             let per_step = per_step_wide(numbers);
             let step = if per_step > 0.0 { 1.0 / per_step } else { 0.0 };
-            [even(0.0, f64::from(step), per_step), none]
+            [even(f64::from(step), &nearest(per_step)), none]
         }
         Form::Int8 => {
             let most = largest.max(-least);
             let per_step = if most > 0.0 { 127.0 / most } else { 0.0 };
-            [even(0.0, f64::from(most) / 127.0, per_step), none]
+            [even(f64::from(most) / 127.0, &nearest(per_step)), none]
         }
     }
 }

@@ -49,13 +49,13 @@ impl Lanes for Neon {
         unsafe { vst1q_f32(to, self.0) };
     }
     #[inline(always)]
-    unsafe fn store_low_bytes(self, to: *mut u8) {
-        // SAFETY: see above; of eight bytes the lower four are stored.
+    unsafe fn store_low_bytes([a, b, c, d]: [Self; 4], to: *mut u32) {
+        // SAFETY: see above.
         unsafe {
-            let words = vmovn_u32(vreinterpretq_u32_f32(self.0));
-            let bytes = vmovn_u16(vcombine_u16(words, words));
-            to.cast::<[u8; 4]>()
-                .write(vget_lane_u32::<0>(vreinterpret_u32_u8(bytes)).to_ne_bytes());
+            // Above the lowest byte of the one the other: what is above its own leaves at the top.
+            let cd = vsliq_n_u32::<8>(vreinterpretq_u32_f32(c.0), vreinterpretq_u32_f32(d.0));
+            let bcd = vsliq_n_u32::<8>(vreinterpretq_u32_f32(b.0), cd);
+            vst1q_u32(to, vsliq_n_u32::<8>(vreinterpretq_u32_f32(a.0), bcd));
         }
     }
     #[inline(always)]

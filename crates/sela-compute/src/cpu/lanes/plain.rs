@@ -42,11 +42,13 @@ impl Lanes for Plain {
         unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
     }
     #[inline(always)]
-    unsafe fn store_low_bytes(self, to: *mut u8) {
-        // SAFETY: the caller promises four writable values.
-        let bytes = self.0.map(|x| x.to_bits() as u8);
-        // SAFETY: the caller promises four writable values.
-        unsafe { to.cast::<[u8; 4]>().write(bytes) };
+    unsafe fn store_low_bytes([a, b, c, d]: [Self; 4], to: *mut u32) {
+        let byte = |x: f32| x.to_bits() as u8;
+        let words: [u32; 4] = std::array::from_fn(|i| {
+            u32::from_le_bytes([byte(a.0[i]), byte(b.0[i]), byte(c.0[i]), byte(d.0[i])])
+        });
+        // SAFETY: the caller promises four writable values, which need not be aligned.
+        unsafe { to.cast::<[u32; 4]>().write_unaligned(words) };
     }
     #[inline(always)]
     unsafe fn store_low_words(self, to: *mut u16) {

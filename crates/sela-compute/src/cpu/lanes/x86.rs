@@ -38,16 +38,17 @@ impl Lanes for Avx2 {
         unsafe { _mm256_storeu_ps(to, self.0) };
     }
     #[inline(always)]
-    unsafe fn store_low_bytes(self, to: *mut u8) {
+    unsafe fn store_low_bytes([a, b, c, d]: [Self; 4], to: *mut u32) {
         // SAFETY: see above.
         unsafe {
-            let bytes = _mm256_and_si256(_mm256_castps_si256(self.0), _mm256_set1_epi32(0xff));
-            let (low, high) = (
-                _mm256_castsi256_si128(bytes),
-                _mm256_extracti128_si256::<1>(bytes),
-            );
-            let words = _mm_packus_epi32(low, high);
-            _mm_storel_epi64(to.cast(), _mm_packus_epi16(words, words));
+            // What is above a number's byte leaves at the top.
+            let a = _mm256_and_si256(_mm256_castps_si256(a.0), _mm256_set1_epi32(0xff));
+            let b = _mm256_slli_epi32::<24>(_mm256_castps_si256(b.0));
+            let c = _mm256_slli_epi32::<24>(_mm256_castps_si256(c.0));
+            let d = _mm256_slli_epi32::<24>(_mm256_castps_si256(d.0));
+            let ab = _mm256_or_si256(a, _mm256_srli_epi32::<16>(b));
+            let cd = _mm256_or_si256(_mm256_srli_epi32::<8>(c), d);
+            _mm256_storeu_si256(to.cast(), _mm256_or_si256(ab, cd));
         }
     }
     #[inline(always)]
@@ -173,9 +174,22 @@ impl Lanes for Avx512 {
         unsafe { _mm512_storeu_ps(to, self.0) };
     }
     #[inline(always)]
-    unsafe fn store_low_bytes(self, to: *mut u8) {
+    unsafe fn store_low_bytes([a, b, c, d]: [Self; 4], to: *mut u32) {
         // SAFETY: see above.
-        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0))) };
+        unsafe {
+            let (a, b) = (_mm512_castps_si512(a.0), _mm512_castps_si512(b.0));
+            let (c, d) = (_mm512_castps_si512(c.0), _mm512_castps_si512(d.0));
+            // Lowest byte or second: of either what the mask has there.
+            const SECOND: i32 = 0xca;
+            let ab = _mm512_slli_epi32::<8>(b);
+            let ab = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xff), a, ab);
+            let cd = _mm512_slli_epi32::<8>(d);
+            let cd = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xff), c, cd);
+            // The same with both halves of a word.
+            let abcd = _mm512_slli_epi32::<16>(cd);
+            let abcd = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xffff), ab, abcd);
+            _mm512_storeu_si512(to.cast(), abcd);
+        }
     }
     #[inline(always)]
     unsafe fn store_low_words(self, to: *mut u16) {
