@@ -7,9 +7,9 @@
 //! over it. A product is worked off in blocks of 32 rows by 32 outputs. Each output is one chain of sums
 //! over the depth, so its bits depend on its own row and column only.
 //!
-//! Numbers of int8 are codes: `x = least + step q` in a row of the left side, `w = scale v` of an
-//! output. Their product is `step scale sum(q v) + least scale sum(v)`, in which the first sum is
-//! exact and the last one known beforehand. Zero has a code, so `least` is a multiple of `step`.
+//! Numbers of int8 are codes: `x = base + step q` in a row of the left side, `w = scale v` of an
+//! output. Their product is `step scale sum(q v) + base scale sum(v)`, in which the first sum is
+//! exact and the last one known beforehand. Zero has a code, so `base` is a multiple of `step`.
 //!
 //! Numbers of int16 are codes too, but around zero: `x = step q`. Both sides share the 31 bits of a sum:
 //! a row's codes go up to 2^14, and an output's weights have as many as no row of the left side can
@@ -245,7 +245,7 @@ trait Kernel {
 
     /// The sums of `terms` over the first `rows` rows of a block, at most `BLOCK`; the other rows of
     /// `sums` hold anything afterwards. Rows of the left side are `steps` lines long. Sends
-    /// each row below `BLOCK` of `meanwhile` once, in their order, when there is time for it.
+    /// each row of `meanwhile` once, when there is time for it.
     ///
     /// # Safety
     ///
@@ -288,10 +288,10 @@ impl Sending<'_> {
                 for at in (0..WIDTH).step_by(K::Lanes::LANES) {
                     // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
                     unsafe {
-                        let columns = K::Number::columns(self, at);
+                        let shared = K::Number::shared(self, at);
                         for r in 0..self.rows {
                             let to = to.at.add((self.row + r) * to.stride + first + at);
-                            let x = K::Number::value::<K::Lanes>(self, r, at, columns);
+                            let x = K::Number::value::<K::Lanes>(self, r, at, shared);
                             self.store_one(x, to, how);
                         }
                     }
@@ -365,7 +365,7 @@ impl Sending<'_> {
         for at in (0..WIDTH).step_by(V::LANES) {
             // SAFETY: the caller's promise.
             unsafe {
-                let x = N::value::<V>(self, r, at, N::columns(self, at));
+                let x = N::value::<V>(self, r, at, N::shared(self, at));
                 self.store_one(x, to.add(at), how);
             }
         }

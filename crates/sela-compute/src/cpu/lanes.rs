@@ -77,3 +77,76 @@ pub(crate) trait Lanes: Copy {
     /// The largest lane.
     unsafe fn max_lane(self) -> f32;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Lanes;
+    use super::plain::Plain;
+
+    /// The words of sixteen lanes of four registers' lowest bytes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Lanes`].
+    #[inline(always)]
+    unsafe fn words<V: Lanes>(four: &[[u32; 16]; 4]) -> [u32; 16] {
+        let mut found = [0; 16];
+        for at in (0..16).step_by(V::LANES) {
+            // SAFETY: the caller's promise; there are sixteen of all.
+            unsafe {
+                let mut registers = [V::splat(0.0); 4];
+                for (register, bits) in registers.iter_mut().zip(four) {
+                    *register = V::load(bits.as_ptr().add(at).cast());
+                }
+                V::store_low_bytes(registers, found.as_mut_ptr().add(at));
+            }
+        }
+        found
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn words_avx2(four: &[[u32; 16]; 4]) -> [u32; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { words::<super::x86::Avx2>(four) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+    unsafe fn words_avx512(four: &[[u32; 16]; 4]) -> [u32; 16] {
+        // SAFETY: the caller's promise.
+        unsafe { words::<super::x86::Avx512>(four) }
+    }
+
+    #[test]
+    fn lowest_bytes_become_words_whatever_is_above_them() {
+        let mut state = 1_u32;
+        for _ in 0..100 {
+            let four: [[u32; 16]; 4] = std::array::from_fn(|_| {
+                std::array::from_fn(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // The lowest bits of such a generator have short periods.
+                    state.rotate_left(16)
+                })
+            });
+            let expected: [u32; 16] =
+                std::array::from_fn(|i| u32::from_le_bytes(four.map(|bits| bits[i] as u8)));
+            // SAFETY: plain lanes run everywhere, the others where they are found.
+            unsafe {
+                assert_eq!(words::<Plain>(&four), expected, "plain");
+                #[cfg(target_arch = "x86_64")]
+                {
+                    use crate::isa::Isa;
+                    if Isa::Avx2.is_available() {
+                        assert_eq!(words_avx2(&four), expected, "AVX2");
+                    }
+                    if Isa::Avx512.is_available() {
+                        assert_eq!(words_avx512(&four), expected, "AVX-512");
+                    }
+                }
+                #[cfg(target_arch = "aarch64")]
+                assert_eq!(words::<super::neon::Neon>(&four), expected, "NEON");
+            }
+        }
+    }
+}

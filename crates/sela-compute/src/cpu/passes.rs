@@ -115,12 +115,19 @@ impl CpuForward<'_> {
         }
     }
 
-    /// Normalises rows and rounds them for the products over them, a few at a time: they are still near.
+    /// Normalises rows to mean 0 and variance 1 and, where products are of blocks, rounds them for those over
+    /// them: a few at a time, which are in the first-level cache then.
     ///
     /// # Safety
     ///
     /// As for [`round`](Self::round), on both sides.
-    unsafe fn normalize(&self, norm: &Norm, x: Rows<*mut f32>, rows: Range<usize>, to: Left) {
+    unsafe fn normalize_and_round(
+        &self,
+        norm: &Norm,
+        x: Rows<*mut f32>,
+        rows: Range<usize>,
+        to: Left,
+    ) {
         const FEW: usize = 8;
         let from = Rows {
             at: x.at.cast_const(),
@@ -222,7 +229,7 @@ impl CpuForward<'_> {
             let output = &weights.output;
             output.apply(kernels, rows.len(), input, units, To::Add(x));
             clock.was_then_wait(Stage::Output, member);
-            self.normalize(&weights.norm, x, member.share(rows.len(), 1), at.left);
+            self.normalize_and_round(&weights.norm, x, member.share(rows.len(), 1), at.left);
             clock.was_then_wait(Stage::Norm, member);
         }
     }
@@ -434,7 +441,7 @@ impl CpuForward<'_> {
                 };
                 down.apply(kernels, n, input, member.share(down.units(), 1), To::Add(x));
                 clock.was_then_wait(Stage::Down, member);
-                self.normalize(&weights.norm, x, member.share(n, 1), lines);
+                self.normalize_and_round(&weights.norm, x, member.share(n, 1), lines);
                 clock.was_then_wait(Stage::Norm, member);
             }
         }

@@ -145,8 +145,9 @@ mod tests {
             "nothing was asked for"
         );
         stages.record(true);
-        let began = Instant::now();
         let mut clock = stages.clock();
+        // Begun later, so that the clock has run for as long.
+        let began = Instant::now();
         while began.elapsed() < Duration::from_millis(2) {}
         clock.was(Stage::Attend);
         clock.was(Stage::Norm);

@@ -3,8 +3,8 @@
 //!
 //! Queries, keys and values come rounded to bf16 (or split in two parts, of which three products are
 //! summed, see [`Form`]) or become codes here, as weights do; scores and sums are f32. Sixteen queries at a
-//! time meet all keys, sixteen or 32 a step, and 32 the values; the result goes as bf16 into the left side of the next
-//! product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
+//! time meet all keys, 32 a step, while the sixteen before become weights, and 32 the values; the result goes
+//! as bf16 into the left side of the next product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
 //! side, and a register does.
 
 // Loops over registers run over several arrays at once and must unroll.
@@ -184,8 +184,8 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
         pair_values::<K>(head, values);
         let all = len.div_ceil(TILE);
         let mut factors = [[0.0; TILE]; 2];
-        let mut ahead = begin::<K>(tiles, head, keys, query, scores, 0);
-        ahead.go_on::<K>(padded);
+        let mut ahead = begin::<K>(head, keys, query, scores, 0);
+        ahead.go_on::<K>(tiles, padded);
         for tile in 0..all {
             let (here, rows) = (tile % 2, TILE.min(len - tile * TILE));
             let row = ahead.to.cast::<f32>().cast_const();
@@ -196,11 +196,11 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
             }
             if tile + 1 < all {
                 let to = scores.add((1 - here) * padded);
-                ahead = begin::<K>(tiles, head, keys, query, to, tile + 1);
+                ahead = begin::<K>(head, keys, query, to, tile + 1);
             }
             for r in 0..rows {
-                // Tiles multiply meanwhile.
-                ahead.go_on::<K>(padded * (r + 1) / rows);
+                // Meanwhile tiles multiply, if there are any.
+                ahead.go_on::<K>(tiles, padded * (r + 1) / rows);
                 let weights = weights.add(here * of_weights + r);
                 factors[here][r] =
                     1.0 / weigh::<K>(row.add(r * padded), most[r], len, dim, weights);
@@ -240,14 +240,13 @@ unsafe fn run<K: Kind>(tiles: Option<&Tiles>, head: &Of<K::Rows>, to: To, scratc
 ///
 /// As for [`run`], inside which it is; scores before are done.
 #[inline(always)]
-unsafe fn begin<'a, K: Kind>(
-    tiles: Option<&'a Tiles>,
+unsafe fn begin<K: Kind>(
     head: &Of<K::Rows>,
     keys: Twice,
     query: Twice,
     to: *mut Line,
     tile: usize,
-) -> Scores<'a> {
+) -> Scores {
     let (lines, first) = (lines(head.dim), tile * TILE);
     let rows = TILE.min(head.len - first);
     // SAFETY: the caller's promise.
@@ -265,7 +264,6 @@ unsafe fn begin<'a, K: Kind>(
         };
         Scores {
             product,
-            tiles,
             to,
             padded: head.len.next_multiple_of(DEPTH),
             done: 0,

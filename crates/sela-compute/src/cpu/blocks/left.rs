@@ -9,8 +9,8 @@ pub(super) const BLOCK: usize = 32;
 /// Rows of the left side that lie side by side: those of a tile.
 pub(crate) const GROUP: usize = 16;
 
-/// 64 bytes: of each of sixteen outputs a few neighbouring inputs (a row of a tile), or neighbouring
-/// inputs of a row of the left side. The earlier ones are in the lower bits.
+/// 64 bytes: of each of sixteen outputs a few inputs (a row of a tile), or inputs of a row of the left side.
+/// A word's are neighbours or, of int8, [`Form::apart`]. The earlier ones are in the lower bits.
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(super) [u32; 16]);
@@ -79,6 +79,14 @@ impl Form {
         }
     }
 
+    /// How far apart a word's inputs are: those of int8 so that codes leave four registers as words.
+    pub(super) const fn apart(self) -> usize {
+        match self {
+            Self::Bf16 | Self::Bf16x3 | Self::Int16 => 1,
+            Self::Int8 => 16,
+        }
+    }
+
     /// Inputs of a line of the left side: what a tile is deep.
     pub(super) const fn depth(self) -> usize {
         16 * self.word()
@@ -90,12 +98,12 @@ impl Form {
     }
 }
 
-/// What a row's codes stand for: `least + code * step`, of int16 `code * step`. A row with a number that
+/// What a row's codes stand for: `base + code * step`, of int16 `code * step`. A row with a number that
 /// is not finite has a step of NaN, and so has all that is multiplied by it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scale {
     pub(super) step: f32,
-    pub(super) least: f32,
+    pub(super) base: f32,
 }
 
 /// A left side: whole blocks of rows in groups, each row in whole lines. Members of a job share it,
@@ -311,7 +319,7 @@ impl Left {
     #[inline(always)]
     unsafe fn quantize<V: Lanes>(self, row: usize, numbers: &[f32]) {
         const DEPTH: usize = Form::Int8.depth();
-        const WORDS: usize = DEPTH / Form::Int8.word();
+        const APART: usize = Form::Int8.apart();
         /// Between the codes of the least number and the largest, which lie at any place between two
         /// integers.
         const STEPS: f32 = 254.0;
@@ -327,15 +335,16 @@ impl Left {
             } = extent::<V>(numbers);
             let (least, largest) = (least.min(0.0), largest.max(0.0));
             let step = (largest - least) / STEPS + finite;
-            // Of zeros, a NaN or numbers so small that this has no end no code matters.
+            // Of zeros, a NaN or numbers so small that this has no end no code matters; nor of a range
+            // that has none, whose step is infinite: all that it is multiplied by becomes NaN.
             let per_step = STEPS / (largest - least);
             let per_step = if per_step.is_finite() { per_step } else { 0.0 };
-            // The least number's code is above 0 however this was rounded, and at most 1, so that the
-            // largest one's is at most 255.
+            // The least number comes to more than 0 however this was rounded, and to hardly more than 1,
+            // so that the largest one's code is 255 at most.
             let zero = (-least * per_step).trunc() + 1.0;
             *self.scales.add(row) = Scale {
                 step,
-                least: -zero * step,
+                base: -zero * step,
             };
             let (per_step, zero) = (V::splat(per_step), V::splat(INTEGER + zero));
             for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
@@ -348,10 +357,10 @@ impl Left {
                     }
                 };
                 let to = self.high.add(first + step * GROUP).cast::<u32>();
-                for word in (0..WORDS).step_by(V::LANES) {
+                for word in (0..APART).step_by(V::LANES) {
                     let mut codes = [zero; 4];
                     for (i, code) in codes.iter_mut().enumerate() {
-                        *code = V::load(from.add(i * WORDS + word)).fma(per_step, zero);
+                        *code = V::load(from.add(i * APART + word)).fma(per_step, zero);
                     }
                     V::store_low_bytes(codes, to.add(word));
                 }
@@ -379,7 +388,7 @@ impl Left {
             } = extent::<V>(numbers);
             let most = largest.max(-least);
             let step = most / LEFT_MOST + finite;
-            *self.scales.add(row) = Scale { step, least: 0.0 };
+            *self.scales.add(row) = Scale { step, base: 0.0 };
             // Nothing is left of numbers so small that this has no end.
             let per_step = LEFT_MOST / most;
             let per_step = V::splat(if per_step.is_finite() { per_step } else { 0.0 });

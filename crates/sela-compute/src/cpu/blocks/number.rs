@@ -9,26 +9,21 @@ pub(super) trait Number {
     fn is_of(form: Form) -> bool;
 
     /// What a register's columns of a panel have in common, whatever the row.
-    type Columns<V: Lanes>: Copy;
+    type Shared<V: Lanes>: Copy;
 
     /// That of the columns from `at` on.
     ///
     /// # Safety
     ///
     /// As for [`Sending::send`].
-    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> Self::Columns<V>;
+    unsafe fn shared<V: Lanes>(of: &Sending<'_>, at: usize) -> Self::Shared<V>;
 
     /// The numbers of row `r` of a block in those columns: sums and bias.
     ///
     /// # Safety
     ///
     /// As for [`Sending::send`].
-    unsafe fn value<V: Lanes>(
-        of: &Sending<'_>,
-        r: usize,
-        at: usize,
-        columns: Self::Columns<V>,
-    ) -> V;
+    unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize, shared: Self::Shared<V>) -> V;
 }
 
 /// bf16, whole or split; sums are f32.
@@ -44,7 +39,7 @@ pub(super) enum Int16 {}
 ///
 /// # Safety
 ///
-/// As for [`Number::columns`]; there is a number for each column of all panels.
+/// As for [`Number::shared`]; there is a number for each column of all panels.
 #[inline(always)]
 unsafe fn load<V: Lanes>(of: &Sending<'_>, numbers: &[f32], at: usize) -> V {
     // SAFETY: the caller's promise.
@@ -53,14 +48,14 @@ unsafe fn load<V: Lanes>(of: &Sending<'_>, numbers: &[f32], at: usize) -> V {
 
 impl Number for Bf16 {
     /// The bias.
-    type Columns<V: Lanes> = V;
+    type Shared<V: Lanes> = V;
 
     fn is_of(form: Form) -> bool {
         matches!(form, Form::Bf16 | Form::Bf16x3)
     }
 
     #[inline(always)]
-    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> V {
+    unsafe fn shared<V: Lanes>(of: &Sending<'_>, at: usize) -> V {
         // SAFETY: the caller's promise; the bias is that of whole panels.
         unsafe { load(of, &of.packed.bias, at) }
     }
@@ -73,15 +68,15 @@ impl Number for Bf16 {
 }
 
 impl Number for Int8 {
-    /// The bias, what the least number of a row is multiplied by, and what sums are.
-    type Columns<V: Lanes> = [V; 3];
+    /// The bias, what the base of a row is multiplied by, and what sums are.
+    type Shared<V: Lanes> = [V; 3];
 
     fn is_of(form: Form) -> bool {
         form == Form::Int8
     }
 
     #[inline(always)]
-    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 3] {
+    unsafe fn shared<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 3] {
         let Packed {
             bias, sum, scale, ..
         } = of.packed;
@@ -98,24 +93,24 @@ impl Number for Int8 {
     ) -> V {
         // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
-            let Scale { step, least } = *of.left.scales.add(of.row + r);
+            let Scale { step, base } = *of.left.scales.add(of.row + r);
             let products = V::load_i32(of.sums.0[r].as_ptr().add(at).cast());
-            let least = sum.mla(V::splat(least), bias);
-            products.mla(scale.mul(V::splat(step)), least)
+            let base = sum.mla(V::splat(base), bias);
+            products.mla(scale.mul(V::splat(step)), base)
         }
     }
 }
 
 impl Number for Int16 {
     /// The bias, and what sums are multiplied by.
-    type Columns<V: Lanes> = [V; 2];
+    type Shared<V: Lanes> = [V; 2];
 
     fn is_of(form: Form) -> bool {
         form == Form::Int16
     }
 
     #[inline(always)]
-    unsafe fn columns<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 2] {
+    unsafe fn shared<V: Lanes>(of: &Sending<'_>, at: usize) -> [V; 2] {
         // SAFETY: the caller's promise; both are those of whole panels.
         unsafe {
             [

@@ -18,8 +18,8 @@ pub(crate) struct Packed {
     pub(super) bias: Vec<f32>,
     /// Of codes: what one of each output stands for.
     pub(super) scale: Vec<f32>,
-    /// Of int8: that times the sum of its codes, which is what the least number of a row of the left
-    /// side contributes.
+    /// Of int8: that times the sum of its codes, which is what the base of a row of the left side is
+    /// multiplied by.
     pub(super) sum: Vec<f32>,
     pub(crate) unit: Unit,
     pub(super) form: Form,
@@ -108,9 +108,11 @@ impl Packed {
                 let lines = &mut lines[tile * TILE_LINES..];
                 match form {
                     Form::Bf16 | Form::Bf16x3 | Form::Int16 => {
-                        pack_tile::<2, 1, _>(rows, inputs, part, lines);
+                        pack_tile::<2, { Form::Bf16.apart() }, _>(rows, inputs, part, lines);
                     }
-                    Form::Int8 => pack_tile::<4, TILE_LINES, _>(rows, inputs, part, lines),
+                    Form::Int8 => {
+                        pack_tile::<4, { Form::Int8.apart() }, _>(rows, inputs, part, lines);
+                    }
                 }
             }
         }
@@ -149,8 +151,8 @@ fn pack_tile<const N: usize, const APART: usize, T: Copy>(
         let first = at / APART * N * APART + at % APART;
         for (row, word) in rows.chunks_exact(inputs).zip(&mut line.0) {
             *word = 0;
-            let inputs = row.get(first..).unwrap_or_default();
-            for (i, &x) in inputs.iter().step_by(APART).take(N).enumerate() {
+            let rest = row.get(first..).unwrap_or_default();
+            for (i, &x) in rest.iter().step_by(APART).take(N).enumerate() {
                 *word |= part(x) << (32 / N * i);
             }
         }

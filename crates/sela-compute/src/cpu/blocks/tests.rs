@@ -216,17 +216,8 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
         Form::Bf16 => [all(&|x| wide(rounded(x))), none],
         Form::Bf16x3 => [all(&|x| wide(rounded(x))), all(&|x| wide(left_over(x)))],
         Form::Int8 if left => {
-            let range = largest.max(0.0) - least.min(0.0);
-            let per_step = 254.0 / range;
-            let per_step = if per_step.is_finite() { per_step } else { 0.0 };
-            // Rounded once; in f64 product and sum are exact.
-            let zero = f64::from((-least.min(0.0) * per_step).floor()) + 1.0;
-            let code = |x: f32| {
-                let code = (f64::from(x) * f64::from(per_step) + zero).round_ties_even();
-                assert!((0.0..=255.0).contains(&code), "the code {code} of {x}");
-                code - zero
-            };
-            [even(f64::from(range / 254.0), &code), none]
+            let codes = Codes::of(numbers);
+            [even(codes.step, &|x| codes.code(x) - codes.zero), none]
         }
         Form::Int16 if left => {
             let most = largest.max(-least);
@@ -243,6 +234,91 @@ fn parts(form: Form, numbers: &[f32], left: bool) -> [Vec<f64>; 2] {
             let most = largest.max(-least);
             let per_step = if most > 0.0 { 127.0 / most } else { 0.0 };
             [even(f64::from(most) / 127.0, &nearest(per_step)), none]
+        }
+    }
+}
+
+/// What a row of a left side of int8 becomes.
+struct Codes {
+    per_step: f32,
+    zero: f64,
+    step: f64,
+}
+
+impl Codes {
+    fn of(row: &[f32]) -> Self {
+        let least = row.iter().copied().fold(0.0, f32::min);
+        let largest = row.iter().copied().fold(0.0, f32::max);
+        let range: f32 = largest - least;
+        let per_step = 254.0 / range;
+        let per_step = if per_step.is_finite() { per_step } else { 0.0 };
+        Self {
+            per_step,
+            zero: f64::from((-least * per_step).floor()) + 1.0,
+            step: f64::from(range / 254.0),
+        }
+    }
+
+    /// Rounded once, as nothing of a product is lost in f64, nor of a sum that matters.
+    fn code(&self, x: f32) -> f64 {
+        let code = (f64::from(x) * f64::from(self.per_step) + self.zero).round_ties_even();
+        assert!((0.0..=255.0).contains(&code), "the code {code} of {x}");
+        code
+    }
+}
+
+#[test]
+fn codes_of_rows_of_any_signs_and_sizes_lie_where_products_read_them() {
+    let noise = noise(150, 5);
+    for size in [1.0f32, 1e-42, 1e-38, 7.5e-37, 1e-30, 1e30, 1.6e38] {
+        for (least, largest) in [
+            (0.0, 1.0),
+            (0.5, 1.0),
+            (-1.0, 0.0),
+            (-1.0, -0.5),
+            (-1.0, 1.0),
+            // Zero's code comes to an integer.
+            (-127.0 / 254.0, 127.0 / 254.0),
+            (-54.0 / 254.0, 200.0 / 254.0),
+            (-1e-3, 1.0),
+        ] {
+            let mut row: Vec<f32> = (noise.iter())
+                .map(|x| ((x.abs().fract() * (largest - least)) + least) * size)
+                .collect();
+            (row[17], row[149]) = (least * size, largest * size);
+            let expected = Codes::of(&row);
+            for unit in all(Form::Int8) {
+                // A number less than lines hold, and some more.
+                for inputs in [150, 63, 64, 65] {
+                    let row = &row[150 - inputs..];
+                    let expected = match inputs {
+                        150 => &expected,
+                        _ => &Codes::of(row),
+                    };
+                    let mut room = Room::new(Form::Int8);
+                    room.fit(1, inputs);
+                    let job = Job::Round {
+                        from: Rows {
+                            at: row.as_ptr(),
+                            stride: inputs,
+                        },
+                        inputs,
+                        rows: 0..1,
+                        to: room.left(inputs),
+                    };
+                    // SAFETY: there is a row, and room for it.
+                    unsafe { unit.run(&job) };
+                    for (at, &x) in row.iter().enumerate() {
+                        let line: &[u8; 64] = bytemuck::cast_ref(&room.high[at / 64 * GROUP]);
+                        let found = line[at % 16 * 4 + at % 64 / 16];
+                        assert_eq!(
+                            f64::from(found),
+                            expected.code(x),
+                            "{unit:?}: {x} between {least} and {largest} times {size}"
+                        );
+                    }
+                }
+            }
         }
     }
 }
@@ -312,17 +388,29 @@ fn a_number_that_is_not_finite_is_in_all_that_its_row_becomes_and_in_no_other_ro
 }
 
 #[test]
+fn a_row_of_int8_whose_range_has_no_end_is_not_a_number_and_no_other_row_is() {
+    for unit in all(Form::Int8) {
+        let mut case = Case::new(3, 100, 40);
+        (case.left[110], case.left[180]) = (3e38, -3e38);
+        let packed = Packed::pack(&case.weight, &case.bias, 100, Form::Int8, unit);
+        let found = case.run(&packed, 0, How::Set, false);
+        for (i, x) in found.iter().enumerate() {
+            assert_eq!(x.is_finite(), i / 40 != 1, "{unit:?}: number {i}: {x}");
+        }
+    }
+}
+
+#[test]
 fn the_deepest_sums_of_int8_are_held() {
     let inputs = Form::Int8.inputs_max().unwrap();
     for unit in all(Form::Int8) {
         let mut case = Case::new(1, inputs, 1);
         case.weight.fill(1.0);
+        // The largest code.
         case.left.fill(1.0);
-        // The least number: all others have the largest code.
-        case.left[0] = 0.0;
         let packed = Packed::pack(&case.weight, &case.bias, inputs, Form::Int8, unit);
         let found = case.run(&packed, 0, How::Set, false)[0];
-        let expected = (inputs - 1) as f32 + case.bias[0];
+        let expected = inputs as f32 + case.bias[0];
         assert!(
             (found - expected).abs() <= 0.05,
             "{unit:?}: {found}, not {expected}"

@@ -179,15 +179,15 @@ impl Lanes for Avx512 {
         unsafe {
             let (a, b) = (_mm512_castps_si512(a.0), _mm512_castps_si512(b.0));
             let (c, d) = (_mm512_castps_si512(c.0), _mm512_castps_si512(d.0));
-            // Lowest byte or second: of either what the mask has there.
-            const SECOND: i32 = 0xca;
+            // Of each bit the second where the first, a mask, has it set, and the third elsewhere.
+            const CHOOSE: i32 = 0xca;
             let ab = _mm512_slli_epi32::<8>(b);
-            let ab = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xff), a, ab);
+            let ab = _mm512_ternarylogic_epi32::<CHOOSE>(_mm512_set1_epi32(0xff), a, ab);
             let cd = _mm512_slli_epi32::<8>(d);
-            let cd = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xff), c, cd);
+            let cd = _mm512_ternarylogic_epi32::<CHOOSE>(_mm512_set1_epi32(0xff), c, cd);
             // The same with both halves of a word.
             let abcd = _mm512_slli_epi32::<16>(cd);
-            let abcd = _mm512_ternarylogic_epi32::<SECOND>(_mm512_set1_epi32(0xffff), ab, abcd);
+            let abcd = _mm512_ternarylogic_epi32::<CHOOSE>(_mm512_set1_epi32(0xffff), ab, abcd);
             _mm512_storeu_si512(to.cast(), abcd);
         }
     }

@@ -28,17 +28,16 @@ pub(super) struct Product16 {
 
 /// The scores of a tile of queries and all keys, in rows of `padded` f32 numbers, 32 keys at a time: tiles
 /// multiply while registers do something else.
-pub(super) struct Scores<'a> {
+pub(super) struct Scores {
     /// Its right sides are those of the first 32 keys.
     pub(super) product: Product16,
-    pub(super) tiles: Option<&'a Tiles>,
     pub(super) to: *mut Line,
     pub(super) padded: usize,
     /// Keys whose scores are there.
     pub(super) done: usize,
 }
 
-impl Scores<'_> {
+impl Scores {
     /// Goes on until the scores of `keys` keys, or of all, are there.
     ///
     /// # Safety
@@ -46,7 +45,7 @@ impl Scores<'_> {
     /// There are as many lines as `product` says, of 16 rows, and room for the scores of 16. No other
     /// product is stored between the first call and the last.
     #[inline(always)]
-    pub(super) unsafe fn go_on<K: Kind>(&mut self, keys: usize) {
+    pub(super) unsafe fn go_on<K: Kind>(&mut self, tiles: Option<&Tiles>, keys: usize) {
         while self.done < keys.min(self.padded) {
             let (product, tile) = (&self.product, self.done / TILE);
             // SAFETY: the caller's promise.
@@ -55,7 +54,7 @@ impl Scores<'_> {
                 let right = product
                     .right
                     .map(|keys| keys.add(tile * product.steps * TILE));
-                match self.tiles {
+                match tiles {
                     // A tile of queries in all: it stays.
                     Some(tiles) if product.steps == 1 && !K::SPLIT => {
                         if self.done == 0 {
