@@ -4,8 +4,8 @@
 //! Queries, keys and values come rounded to bf16 (or split in two parts, of which three products are
 //! summed, see [`Form`]) or become codes here, as weights do; scores and sums are f32. Sixteen queries at a
 //! time meet all keys, 32 a step, while the sixteen before become weights, and 32 the values; the result goes
-//! as bf16 into the left side of the next product, or to rows of f32. Keys lie transposed and values in pairs, as a tile reads its right
-//! side, and a register does.
+//! as bf16 into the left side of the next product, or to rows of f32. Keys lie transposed and values in
+//! pairs, as a tile reads its right side, and a register does.
 
 // Loops over registers run over several arrays at once and must unroll.
 #![allow(clippy::needless_range_loop)]
