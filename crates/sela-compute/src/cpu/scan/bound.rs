@@ -59,7 +59,7 @@
 //! A second int8 plane for `e` would halve a range, and was taken out again: products of a row with
 //! it read more memory than the canonical score does, for a sixth fewer rows to be scored.
 
-use super::codes::{NORM_MAX, NORM_MIN, code};
+use super::codes::{Coded, NORM_MAX, NORM_MIN, STRIP, Side};
 use crate::reference::LANES;
 use crate::scan::Metric;
 
@@ -91,13 +91,12 @@ pub(super) struct Look {
 }
 
 impl Query {
-    /// Codes a query; `None` if its norm is beyond what codes are for.
-    pub(super) fn new(metric: Metric, query: &[f32], codes: &mut [i8]) -> Option<Self> {
-        let coded = code(query, codes);
+    /// A query of `dim` numbers by its codes; `None` if its norm is beyond what codes are for.
+    pub(super) fn new(metric: Metric, dim: usize, coded: Coded) -> Option<Self> {
         if !(NORM_MIN..=NORM_MAX).contains(&coded.norm) {
             return None;
         }
-        let chain = (query.len().div_ceil(LANES) + 8) as f64 * 2f64.powi(-24);
+        let chain = (dim.div_ceil(LANES) + 8) as f64 * 2f64.powi(-24);
         Some(Self {
             metric,
             norm: coded.norm * (1.0 + 1e-9),
@@ -194,20 +193,41 @@ pub(super) struct Range {
 }
 
 impl Range {
+    /// [`Self::of`] for all rows of a strip: the least, then the largest ranks.
+    #[inline(always)]
+    pub(super) fn of_strip(&self, products: &[i32; STRIP], side: &Side) -> [[f32; STRIP]; 2] {
+        #[inline(always)]
+        fn all(range: Range, products: &[i32; STRIP], side: &Side) -> [[f32; STRIP]; 2] {
+            let (mut least, mut most) = ([0.0; STRIP], [0.0; STRIP]);
+            for i in 0..STRIP {
+                let (scale, residual, norm) = (side.scale[i], side.residual[i], side.norm[i]);
+                [least[i], most[i]] = range.of(products[i], scale, residual, norm);
+            }
+            [least, most]
+        }
+        // A loop for each metric, so that nothing branches in it.
+        match self.metric {
+            metric @ Metric::Dot => all(Self { metric, ..*self }, products, side),
+            metric @ Metric::Cosine => all(Self { metric, ..*self }, products, side),
+            metric @ Metric::L2 => all(Self { metric, ..*self }, products, side),
+        }
+    }
+
     /// The least and the largest canonical rank that a row can have whose codes' product with the
     /// query's is `product`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(&self, product: i32, scale: f32, residual: f32, norm: f32) -> [f32; 2] {
         let middle = self.a * (scale * product as f32);
         let wide = self.b * residual + self.c * norm + SMALL as f32;
         let [low, high] = [middle - wide, middle + wide];
         match self.metric {
             Metric::Dot => [low, high],
-            // Of zeros; a row of which nothing is known has no residual that is finite.
-            Metric::Cosine if norm == 0.0 && residual == 0.0 => [0.0, 0.0],
             Metric::Cosine => {
                 let inverse = 1.0 / norm;
-                [low * inverse - self.margin, high * inverse + self.margin]
+                let range = [low * inverse - self.margin, high * inverse + self.margin];
+                // Of zeros; a row of which nothing is known has no residual that is finite.
+                let zeros = (norm == 0.0) & (residual == 0.0);
+                range.map(|rank| if zeros { 0.0 } else { rank })
             }
             Metric::L2 => {
                 let square = norm * norm;
@@ -223,7 +243,7 @@ impl Range {
 
 #[cfg(test)]
 mod tests {
-    use super::super::codes::Coded;
+    use super::super::codes::code;
     use super::*;
     use crate::reference;
 
@@ -282,7 +302,7 @@ mod tests {
                 let (mut codes, mut coded_query) = (vec![0; dim], vec![0; dim]);
                 let coded = code(&row, &mut codes);
                 for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-                    let q = Query::new(metric, &query, &mut coded_query).unwrap();
+                    let q = Query::new(metric, dim, code(&query, &mut coded_query)).unwrap();
                     let product = product(&coded_query, &codes);
                     let norm = coded.norm as f32;
                     let rank = canonical(metric, &query, &row);
@@ -317,7 +337,7 @@ mod tests {
         let (mut codes, mut coded_query) = (vec![0; dim], vec![0; dim]);
         let coded = code(&row, &mut codes);
         for metric in [Metric::Cosine, Metric::Dot, Metric::L2] {
-            let q = Query::new(metric, &row, &mut coded_query).unwrap();
+            let q = Query::new(metric, dim, code(&row, &mut coded_query)).unwrap();
             let [low, high] = range(&q, product(&coded_query, &codes), coded);
             let wide = match metric {
                 Metric::L2 => low * low - high * high,

@@ -6,18 +6,30 @@ use super::codes::STRIP;
 use super::kernels::{STRIP_ROOM, STRIP_ROWS};
 use super::prescan::Maybe;
 use super::work::{Gathered, Piece, Worker, next_live};
+use crate::cpu::pool::Member;
 
 /// Candidates that are scored between two looks at the threshold.
 const FEW: usize = 8;
 /// Candidates among the pairs looked at, one in so many, from which on codes are a detour.
 const DETOUR: u64 = 8;
 
+/// Every so-manieth few of a query's candidates.
+#[derive(Clone, Copy)]
+struct Part {
+    first: usize,
+    of: usize,
+}
+
+impl Part {
+    const ALL: Self = Self { first: 0, of: 1 };
+}
+
 impl Worker<'_, '_> {
     /// Looks at the rows of a piece by their codes.
     pub(super) fn coded_piece(&mut self, piece: Piece) {
         let search = self.search;
         let block = &search.blocks[piece.block];
-        let Some(mut looker) = self.looker.take() else {
+        let Some(looker) = &mut self.looker else {
             return;
         };
         let codes = search
@@ -27,30 +39,25 @@ impl Worker<'_, '_> {
         let detour = looker.scored * DETOUR > looker.looked;
         let Some(codes) = codes.filter(|_| !detour) else {
             search.cache.overflows.fetch_add(1, Ordering::Relaxed);
-            self.looker = Some(looker);
             return self.whole_piece(piece);
         };
         for start in (piece.start..piece.end).step_by(STRIP) {
             let rows = (piece.end - start).min(STRIP);
             let live = block.live.map_or(u64::MAX, |words| words[start / 64]);
             let live = live & (u64::MAX >> (STRIP - rows));
+            let Some(looker) = &mut self.looker else {
+                return;
+            };
             if live != 0 && looker.strip(piece.block, codes, start / STRIP, live) {
                 search.cache.overflows.fetch_add(1, Ordering::Relaxed);
-                self.looker = Some(looker);
-                let full = self
-                    .looker
-                    .as_ref()
-                    .map_or(Vec::new(), super::prescan::Looker::full);
-                for query in full {
-                    self.score(query);
+                for (query, maybes) in looker.full() {
+                    self.score(query, maybes, Part::ALL);
                 }
-                let Some(back) = self.looker.take() else {
-                    return;
-                };
-                looker = back;
             }
         }
-        self.looker = Some(looker);
+        if let Some(looker) = &mut self.looker {
+            looker.exchange_all();
+        }
     }
 
     /// Scans a piece that may be of several chunks without its codes.
@@ -70,13 +77,28 @@ impl Worker<'_, '_> {
         }
     }
 
-    /// Scores what is left to be scored, at the end.
-    pub(super) fn settle(&mut self) {
-        if self.looker.is_none() {
+    /// Scores what is left to be scored, at the end: of each query the candidates of all threads.
+    pub(super) fn settle(&mut self, member: Member<'_>) {
+        let Some(prescan) = &self.search.prescan else {
             return;
+        };
+        if let Some(looker) = &mut self.looker {
+            looker.hand_over(member.index);
         }
-        for query in 0..self.best.len() {
-            self.score(query);
+        member.wait();
+        // Few queries are divided, so that no thread is without any.
+        let parts = if self.best.len() < member.size {
+            member.size
+        } else {
+            1
+        };
+        while let Some((query, part)) = prescan.next_share(parts) {
+            let part = Part {
+                first: part,
+                of: parts,
+            };
+            let threshold = self.raise(query);
+            self.score(query, prescan.handed(query, threshold), part);
         }
         if let Some(looker) = &self.looker {
             let cache = self.search.cache;
@@ -84,21 +106,19 @@ impl Worker<'_, '_> {
         }
     }
 
-    /// Scores a query's candidates, the most promising first, until none can be among the nearest.
-    fn score(&mut self, query: usize) {
-        let maybes = match &mut self.looker {
-            Some(looker) => looker.take(query),
-            None => return,
-        };
-        for few in maybes.chunks(FEW) {
+    /// Scores a part of a query's candidates, the most promising first, until none can be among the
+    /// nearest.
+    fn score(&mut self, query: usize, mut maybes: Vec<Maybe>, part: Part) {
+        maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
+        for few in maybes.chunks_mut(FEW).skip(part.first).step_by(part.of) {
             let threshold = self.raise(query);
             let reach = few.iter().take_while(|maybe| maybe.most >= threshold);
-            let few = &few[..reach.count()];
+            let reach = reach.count();
+            let few = &mut few[..reach];
             if few.is_empty() || self.search.failed.load(Ordering::Relaxed) {
                 break;
             }
             // A strip is of one block.
-            let mut few = few.to_vec();
             few.sort_unstable_by_key(|maybe| (maybe.block, maybe.row));
             for same in few.chunk_by(|a, b| a.block == b.block) {
                 self.score_few(query, same);

@@ -4,6 +4,7 @@
 //! only the norm is kept, rounded up. Codes of sixteen rows lie side by side, four numbers of each
 //! in a line of 64 bytes: the form that both VNNI and AMX multiply as it is.
 
+use super::dots::Dots;
 use crate::scan::{Block, Record};
 
 /// Rows that are looked at together: a word of a bitmap.
@@ -110,8 +111,8 @@ impl Codes {
     }
 }
 
-/// Codes at most [`STRIP`] rows from their stored bytes.
-pub(super) fn encode(bytes: &[u8], dim: usize, record: Record) -> Strip {
+/// Codes at most [`STRIP`] rows from their stored bytes, by the kernels of some instruction set.
+pub(super) fn encode(dots: Dots, bytes: &[u8], dim: usize, record: Record) -> Strip {
     let mut strip = Strip {
         side: Side::EMPTY,
         lines: vec![Line([0; 64]); lines_of(dim) * (STRIP / GROUP)],
@@ -131,7 +132,7 @@ pub(super) fn encode(bytes: &[u8], dim: usize, record: Record) -> Strip {
                 each.for_each(|(x, b)| *x = half::f16::from_le_bytes(*b).to_f32());
             }
         }
-        let coded = code(&numbers, &mut codes);
+        let coded = dots.code(&numbers, &mut codes);
         strip.side.scale[row] = coded.scale;
         strip.side.residual[row] = coded.residual;
         strip.side.norm[row] = coded.norm as f32;
@@ -161,6 +162,7 @@ fn up(x: f64) -> f32 {
 }
 
 /// The sum of a term for each pair, in several chains so that no addition waits for the one before.
+#[inline(always)]
 fn sum_of<T: Copy>(numbers: &[f32], others: &[T], term: impl Fn(f32, T) -> f64) -> f64 {
     const CHAINS: usize = 8;
     let mut chains = [0f64; CHAINS];
@@ -176,11 +178,13 @@ fn sum_of<T: Copy>(numbers: &[f32], others: &[T], term: impl Fn(f32, T) -> f64) 
 }
 
 /// The Euclidean norm, in f64.
+#[inline(always)]
 fn norm(numbers: &[f32]) -> f64 {
     sum_of(numbers, numbers, |x, y| f64::from(x) * f64::from(y)).sqrt()
 }
 
 /// The largest absolute value.
+#[inline(always)]
 fn largest(numbers: &[f32]) -> f32 {
     let mut most = [0f32; 16];
     let (chunks, last) = numbers.as_chunks::<16>();
@@ -193,8 +197,9 @@ fn largest(numbers: &[f32]) -> f32 {
     all.fold(0f32, f32::max)
 }
 
-/// Codes a vector. Zeros are coded exactly; a vector whose norm is beyond the limits, or no
+/// Codes a vector, a plain loop that compilers make the best of. Zeros are coded exactly; a vector whose norm is beyond the limits, or no
 /// number, is said to be unknown.
+#[inline(always)]
 pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
     // From there on, f32 has integers only, and the last bits are theirs.
     const WHOLE: f32 = (3 << 22) as f32;

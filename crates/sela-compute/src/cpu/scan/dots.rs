@@ -8,8 +8,8 @@ mod amx;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-use super::bound::Look;
-use super::codes::{GROUP, Line, STEP, STRIP, Side};
+use super::bound::{Look, Range};
+use super::codes::{Coded, GROUP, Line, STEP, STRIP, Side, code};
 use crate::isa::Isa;
 
 /// Queries that the widest kernel takes at a time.
@@ -75,12 +75,26 @@ type OneFn =
 type ManyFn =
     unsafe fn(lines: &[Line], side: &Side, plane: &Plane, first: usize, out: &mut [Products]);
 
-/// A bit for each row of a strip that may reach the threshold.
+/// For each query a bit for each row of a strip that may reach the threshold.
 ///
 /// # Safety
 ///
 /// The CPU has the instruction set.
-type PassFn = unsafe fn(side: &Side, products: &Products, look: &Look) -> u64;
+type PassFn = unsafe fn(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]);
+
+/// Codes a vector.
+///
+/// # Safety
+///
+/// The CPU has the instruction set.
+type CodeFn = unsafe fn(numbers: &[f32], codes: &mut [i8]) -> Coded;
+
+/// The least and the largest ranks that the rows of a strip can have.
+///
+/// # Safety
+///
+/// The CPU has the instruction set.
+type RangesFn = unsafe fn(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2];
 
 /// The kernels of one kind.
 #[derive(Clone, Copy)]
@@ -92,6 +106,8 @@ pub(super) struct Dots {
     /// Queries that `many` takes at a time: a divisor of [`BLOCK`].
     block: usize,
     pass: PassFn,
+    ranges: RangesFn,
+    code: CodeFn,
 }
 
 impl Dots {
@@ -178,10 +194,12 @@ impl Dots {
                         d: 1.0,
                         f: -(products[7] as f32),
                     };
-                    // SAFETY: the same.
-                    unsafe {
-                        plain().pass(&side, products, &look) == self.pass(&side, products, &look)
+                    let mut words = [[0]; 2];
+                    for (dots, word) in [plain(), *self].iter().zip(&mut words) {
+                        // SAFETY: the same.
+                        unsafe { dots.pass(&side, &[*products], &[look], word) };
                     }
+                    words[0] == words[1]
                 };
                 expected == found && expected.iter().all(same)
             })
@@ -231,36 +249,65 @@ impl Dots {
         }
     }
 
-    /// Which rows of a strip may reach the threshold that `look` was made for.
+    /// Which rows of a strip may reach the thresholds that `looks` were made for, a word of bits for
+    /// each query.
     ///
     /// # Safety
     ///
     /// As for [`Self::strip`].
-    #[inline]
-    pub(super) unsafe fn pass(&self, side: &Side, products: &Products, look: &Look) -> u64 {
+    pub(super) unsafe fn pass(
+        &self,
+        side: &Side,
+        products: &[Products],
+        looks: &[Look],
+        out: &mut [u64],
+    ) {
         // SAFETY: the caller's promise.
-        unsafe { (self.pass)(side, products, look) }
+        unsafe { (self.pass)(side, products, looks, out) }
+    }
+
+    /// Codes a vector, to the bit as a plain loop does.
+    pub(super) fn code(&self, numbers: &[f32], codes: &mut [i8]) -> Coded {
+        // SAFETY: kernels are those of an instruction set that this CPU has.
+        unsafe { (self.code)(numbers, codes) }
+    }
+
+    /// The least and the largest ranks that the rows of a strip can have.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::strip`].
+    pub(super) unsafe fn ranges(
+        &self,
+        side: &Side,
+        products: &Products,
+        range: &Range,
+    ) -> [[f32; STRIP]; 2] {
+        // SAFETY: the caller's promise.
+        unsafe { (self.ranges)(side, products, range) }
     }
 }
 
-/// The look, a plain loop that compilers make the best of.
+/// The looks, a plain loop that compilers make the best of.
 #[inline(always)]
-fn passing(side: &Side, products: &Products, look: &Look) -> u64 {
-    let mut any = false;
-    let mut bits = [false; STRIP];
-    for i in 0..STRIP {
-        let norm = side.norm[i];
-        let product = look.a * (side.scale[i] * products[i] as f32);
-        let row = look.b * side.residual[i] + norm * (look.c + look.d * norm);
-        // What is no number passes.
-        #[allow(clippy::neg_cmp_op_on_partial_ord)]
-        let passes = !(product + row + look.f < 0.0);
-        bits[i] = passes;
-        any |= passes;
-    }
-    match any {
-        true => (0..STRIP).fold(0, |word, i| word | u64::from(bits[i]) << i),
-        false => 0,
+fn passing(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
+    for ((products, look), out) in products.iter().zip(looks).zip(out) {
+        let mut any = false;
+        let mut bits = [false; STRIP];
+        for i in 0..STRIP {
+            let norm = side.norm[i];
+            let product = look.a * (side.scale[i] * products[i] as f32);
+            let row = look.b * side.residual[i] + norm * (look.c + look.d * norm);
+            // What is no number passes.
+            #[allow(clippy::neg_cmp_op_on_partial_ord)]
+            let passes = !(product + row + look.f < 0.0);
+            bits[i] = passes;
+            any |= passes;
+        }
+        *out = match any {
+            true => (0..STRIP).fold(0, |word, i| word | u64::from(bits[i]) << i),
+            false => 0,
+        };
     }
 }
 
@@ -279,8 +326,14 @@ fn plain() -> Dots {
             }
         }
     }
-    unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
-        passing(side, products, look)
+    unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
+        passing(side, products, looks, out)
+    }
+    unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
+        range.of_strip(products, side)
+    }
+    unsafe fn coded(numbers: &[f32], codes: &mut [i8]) -> Coded {
+        code(numbers, codes)
     }
     Dots {
         name: "plain",
@@ -288,6 +341,8 @@ fn plain() -> Dots {
         many: None,
         block: 1,
         pass,
+        ranges: all,
+        code: coded,
     }
 }
 
@@ -321,8 +376,17 @@ fn avx2() -> Dots {
         }
     }
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
-        passing(side, products, look)
+    unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
+        passing(side, products, looks, out)
+    }
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
+        range.of_strip(products, side)
+    }
+    // Not FMA: codes are those of the plain loop.
+    #[target_feature(enable = "avx2")]
+    unsafe fn coded(numbers: &[f32], codes: &mut [i8]) -> Coded {
+        code(numbers, codes)
     }
     Dots {
         name: "avx2",
@@ -330,14 +394,17 @@ fn avx2() -> Dots {
         many: None,
         block: 1,
         pass,
+        ranges: all,
+        code: coded,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::bound::Query;
     use super::super::codes;
     use super::*;
-    use crate::scan::Record;
+    use crate::scan::{Metric, Record};
 
     /// Every kernel gives the integers of the plain loop, at lengths around every border.
     #[test]
@@ -362,7 +429,7 @@ mod tests {
                 live: None,
                 seqs: crate::scan::Seqs::Run(0),
             };
-            let strip = codes::encode(&bytes, dim, Record::F32);
+            let strip = codes::encode(plain(), &bytes, dim, Record::F32);
             let codes = codes::Codes::join(&block, dim, vec![strip]);
             let mut plane = Plane::new(dim, 33);
             for query in 0..33 {
@@ -382,6 +449,63 @@ mod tests {
                             dots.strip(lines, side, &plane, first, &mut found);
                         }
                         assert!(expected == found, "{} {dim} {first} {count}", dots.name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Vectors are coded, and ranges of strips told, to the bit as one by one by the plain loop: with
+    /// zeros, a vector too long for codes, and lengths around every border of registers.
+    #[test]
+    fn codes_and_ranges_agree() {
+        let mut state = 11u32;
+        let mut number = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let same = |a: Coded, b: Coded| {
+            a.scale.to_bits() == b.scale.to_bits()
+                && a.residual.to_bits() == b.residual.to_bits()
+                && a.norm.to_bits() == b.norm.to_bits()
+        };
+        for dim in [1usize, 7, 8, 9, 15, 16, 17, 31, 33, 64, 100, 384] {
+            let mut side = Side::EMPTY;
+            let mut products = [0; STRIP];
+            let query: Vec<f32> = (0..dim).map(|_| number()).collect();
+            let coded = plain().code(&query, &mut vec![0; dim]);
+            let queries = [Metric::Dot, Metric::Cosine, Metric::L2]
+                .map(|metric| Query::new(metric, dim, coded).expect("a query with a norm"));
+            for row in 0..STRIP {
+                let size = match row {
+                    3 => 0.0,
+                    5 => 1e20,
+                    _ => 1.0,
+                };
+                let numbers: Vec<f32> = (0..dim).map(|_| size * number()).collect();
+                let mut expected = vec![1i8; dim];
+                let coded = plain().code(&numbers, &mut expected);
+                for dots in Isa::available().into_iter().flat_map(Dots::available) {
+                    let mut found = vec![2i8; dim];
+                    let also = dots.code(&numbers, &mut found);
+                    let what = format!("{} {dim} {row}: {coded:?} {also:?}", dots.name);
+                    assert!(same(coded, also) && expected == found, "{what}");
+                }
+                side.scale[row] = coded.scale;
+                side.residual[row] = coded.residual;
+                side.norm[row] = coded.norm as f32;
+                products[row] = expected.iter().map(|code| 100 * i32::from(*code)).sum();
+            }
+            for range in queries.map(|query| query.range()) {
+                for dots in Isa::available().into_iter().flat_map(Dots::available) {
+                    // SAFETY: the kernels are those that this CPU has.
+                    let [least, most] = unsafe { dots.ranges(&side, &products, &range) };
+                    for row in 0..STRIP {
+                        let (scale, norm) = (side.scale[row], side.norm[row]);
+                        let one = range.of(products[row], scale, side.residual[row], norm);
+                        let found = [least[row], most[row]];
+                        let what = format!("{} {dim} {row}: {one:?} {found:?}", dots.name);
+                        assert!(one.map(f32::to_bits) == found.map(f32::to_bits), "{what}");
                     }
                 }
             }

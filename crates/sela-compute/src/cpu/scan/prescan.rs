@@ -2,14 +2,15 @@
 //! scored canonically.
 //!
 //! For each query a thread keeps the `k` best of the ranks that rows have at least; the k-th of them
-//! is a rank that `k` rows reach, so a row that cannot reach it is not among the nearest. Threads
-//! tell each other the highest of it. Rows that can reach it are collected, and at the end scored
-//! from their stored numbers, the most promising first. An answer has the bits of a full scan.
+//! is a rank that `k` rows reach, so a row that cannot reach it is not among the nearest. After each
+//! piece of work threads tell each other the highest of it. Rows that can reach it are collected; at
+//! the end those of all threads are put together for each query, and scored from their stored
+//! numbers, the most promising first. An answer has the bits of a full scan.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::bound::{Look, Query, Range};
 use super::codes::{Codes, STRIP, lines_of};
@@ -19,10 +20,15 @@ use crate::scan::Block;
 
 /// Bytes of codes in a piece of work.
 const PIECE_BYTES: usize = 384 << 10;
+/// Queries among which a piece of so many bytes is divided, at most: it takes longer with each, and
+/// threads that share out fewer of them end further apart.
+const PIECE_QUERIES: usize = 4;
 /// Queries that pass over a strip together: their products stay in a first-level cache.
 pub(super) const GROUP_QUERIES: usize = 2 * BLOCK;
 /// Candidates of a query that are kept for the end.
 const CANDIDATES_MAX: usize = 4_096;
+/// Rows of a strip from which on they are taken into the best all at once.
+const MANY: usize = 16;
 /// Rows for each one asked for below which codes tell little.
 const ROWS_A_HIT: usize = 16;
 
@@ -35,6 +41,10 @@ pub(super) struct Prescan {
     reached: Vec<AtomicU32>,
     /// The blocks' codes.
     pub(super) codes: Vec<Option<Arc<Codes>>>,
+    /// What each thread has handed over: for each query its candidates.
+    handed: Vec<OnceLock<Vec<Vec<Maybe>>>>,
+    /// The next share of them to be scored.
+    next: AtomicUsize,
 }
 
 /// Bits that are ordered as the ranks are.
@@ -63,6 +73,7 @@ impl Prescan {
         packed: &Packed,
         blocks: &[Block<'_>],
         codes: Vec<Option<Arc<Codes>>>,
+        threads: usize,
     ) -> Option<Self> {
         let with = blocks
             .iter()
@@ -81,21 +92,39 @@ impl Prescan {
                 .map(|_| AtomicU32::new(ordered(f32::NEG_INFINITY)))
                 .collect(),
             codes,
+            handed: (0..threads).map(|_| OnceLock::new()).collect(),
+            next: AtomicUsize::new(0),
         };
         let mut coded = vec![0; packed.dim];
         for query in 0..count {
             let numbers = &packed.queries.get(query)[..packed.dim];
-            let known = Query::new(packed.metric, numbers, &mut coded)?;
+            let of = dots.code(numbers, &mut coded);
+            let known = Query::new(packed.metric, packed.dim, of)?;
             prescan.plane.set(query, &coded);
             prescan.queries.push(known);
         }
         Some(prescan)
     }
+
+    /// The next share of the candidates, when all threads have handed theirs over: a query, and one
+    /// of so many parts of its candidates.
+    pub(super) fn next_share(&self, parts: usize) -> Option<(usize, usize)> {
+        let share = self.next.fetch_add(1, Ordering::Relaxed);
+        (share < self.queries.len() * parts).then_some((share / parts, share % parts))
+    }
+
+    /// The candidates of a query that were handed over, those that can reach a rank.
+    pub(super) fn handed(&self, query: usize, rank: f32) -> Vec<Maybe> {
+        let handed = self.handed.iter().filter_map(OnceLock::get);
+        let maybes = handed.flat_map(|of| &of[query]);
+        maybes.filter(|maybe| maybe.most >= rank).copied().collect()
+    }
 }
 
 /// Rows of a piece of coded work.
-pub(super) fn piece_rows(dim: usize) -> usize {
-    (PIECE_BYTES / (lines_of(dim) * 4)).next_multiple_of(STRIP)
+pub(super) fn piece_rows(dim: usize, queries: usize) -> usize {
+    let bytes = PIECE_BYTES / queries.clamp(1, PIECE_QUERIES);
+    (bytes / (lines_of(dim) * 4)).next_multiple_of(STRIP)
 }
 
 /// A row that may be among the nearest.
@@ -113,8 +142,51 @@ struct Seen {
     least: BinaryHeap<Reverse<u32>>,
     maybes: Vec<Maybe>,
     threshold: f32,
-    look: Look,
     range: Range,
+}
+
+impl Seen {
+    /// Takes what rows have at least into the `k` best.
+    fn learn(&mut self, k: usize, least: impl Iterator<Item = f32>) {
+        for least in least.map(|rank| Reverse(ordered(rank))) {
+            if self.least.len() < k {
+                self.least.push(least);
+            } else if let Some(mut worst) = self.least.peek_mut()
+                && least < *worst
+            {
+                *worst = least;
+            }
+        }
+    }
+
+    /// The same for many rows.
+    fn learn_many(&mut self, k: usize, least: impl Iterator<Item = f32>) {
+        let mut all = std::mem::take(&mut self.least).into_vec();
+        all.extend(least.map(|rank| Reverse(ordered(rank))));
+        if all.len() > k {
+            // The largest ranks come first: they are reversed.
+            all.select_nth_unstable(k - 1);
+            all.truncate(k);
+        }
+        self.least = BinaryHeap::from(all);
+    }
+
+    /// A rank that `k` rows reach.
+    fn reached(&self, k: usize) -> Option<f32> {
+        let worst = self.least.peek().filter(|_| self.least.len() == k)?;
+        Some(rank_of(worst.0))
+    }
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = word.trailing_zeros() as usize;
+        (word != 0).then(|| {
+            word &= word - 1;
+            bit
+        })
+    })
 }
 
 /// A thread's part in a search by codes.
@@ -122,7 +194,11 @@ pub(super) struct Looker<'s> {
     prescan: &'s Prescan,
     k: usize,
     seen: Vec<Seen>,
+    /// For each query, what tells whether a row may reach the threshold.
+    looks: Vec<Look>,
     products: Box<[Products; GROUP_QUERIES]>,
+    /// The rows of a strip that pass, for each query of a group.
+    pass: [u64; GROUP_QUERIES],
     /// Queries times rows that were looked at, and those of them that were scored.
     pub(super) looked: u64,
     pub(super) scored: u64,
@@ -134,33 +210,53 @@ impl<'s> Looker<'s> {
             least: BinaryHeap::with_capacity(k.min(STRIP)),
             maybes: Vec::with_capacity(2 * STRIP),
             threshold: f32::NEG_INFINITY,
-            look: query.look(f32::NEG_INFINITY),
             range: query.range(),
         };
+        let look = |query: &Query| query.look(f32::NEG_INFINITY);
         Self {
             prescan,
             k,
             seen: prescan.queries.iter().map(seen).collect(),
+            looks: prescan.queries.iter().map(look).collect(),
             products: Box::new([[0; STRIP]; GROUP_QUERIES]),
+            pass: [0; GROUP_QUERIES],
             looked: 0,
             scored: 0,
         }
     }
 
-    /// Raises a query's threshold to a rank that `k` rows reach.
+    /// Raises a query's threshold to a rank that `k` rows reach, here and for all threads.
     pub(super) fn raise(&mut self, query: usize, rank: f32) {
+        self.raise_here(query, rank);
+        self.exchange(query);
+    }
+
+    /// The same for this thread.
+    fn raise_here(&mut self, query: usize, rank: f32) {
+        let seen = &mut self.seen[query];
+        if rank > seen.threshold {
+            seen.threshold = rank;
+            self.looks[query] = self.prescan.queries[query].look(rank);
+        }
+    }
+
+    /// Tells the others of a query's threshold, and takes theirs if it is higher.
+    fn exchange(&mut self, query: usize) {
         let reached = &self.prescan.reached[query];
-        let mine = ordered(rank);
-        let mut all = reached.load(Ordering::Relaxed);
+        let mine = ordered(self.seen[query].threshold);
+        let all = reached.load(Ordering::Relaxed);
         if mine > all {
             // Not without need: it takes the line from the others' caches.
-            all = reached.fetch_max(mine, Ordering::Relaxed).max(mine);
+            reached.fetch_max(mine, Ordering::Relaxed);
+        } else if all > mine {
+            self.raise_here(query, rank_of(all));
         }
-        let seen = &mut self.seen[query];
-        if rank_of(all) > seen.threshold {
-            seen.threshold = rank_of(all);
-            seen.look = self.prescan.queries[query].look(seen.threshold);
-        }
+    }
+
+    /// Tells the others of all thresholds, and takes theirs where they are higher. Together, since
+    /// the lines they lie in go from cache to cache.
+    pub(super) fn exchange_all(&mut self) {
+        (0..self.seen.len()).for_each(|query| self.exchange(query));
     }
 
     /// A rank that `k` rows reach.
@@ -179,12 +275,14 @@ impl<'s> Looker<'s> {
             let here = (count - first).min(GROUP_QUERIES);
             let (dots, plane) = (self.prescan.dots, &self.prescan.plane);
             let room = dots.room(here);
+            let looks = &self.looks[first..first + here];
             // SAFETY: the kernels were chosen for this CPU.
-            unsafe { dots.strip(lines, side, plane, first, &mut self.products[..room]) };
+            unsafe {
+                dots.strip(lines, side, plane, first, &mut self.products[..room]);
+                dots.pass(side, &self.products[..here], looks, &mut self.pass[..here]);
+            }
             for i in 0..here {
-                let seen = &self.seen[first + i];
-                // SAFETY: the same.
-                let pass = unsafe { dots.pass(side, &self.products[i], &seen.look) } & live;
+                let pass = self.pass[i] & live;
                 if pass != 0 {
                     full |= self.collect(first + i, i, block, (codes, strip), pass);
                 }
@@ -202,64 +300,52 @@ impl<'s> Looker<'s> {
         (codes, strip): (&Codes, usize),
         pass: u64,
     ) -> bool {
-        self.raise(query, f32::NEG_INFINITY);
         let (side, products) = (codes.side(strip), &self.products[at]);
         let seen = &mut self.seen[query];
-        let before = seen.threshold;
-        let (mut threshold, mut left) = (before, pass);
-        while left != 0 {
-            let row = left.trailing_zeros() as usize;
-            left &= left - 1;
-            let (scale, residual, norm) = (side.scale[row], side.residual[row], side.norm[row]);
-            let [least, most] = seen.range.of(products[row], scale, residual, norm);
-            if most < threshold {
-                continue;
-            }
+        // SAFETY: the kernels were chosen for this CPU.
+        let [least, most] = unsafe { self.prescan.dots.ranges(side, products, &seen.range) };
+        let many = pass.count_ones() as usize >= MANY.max(self.k / 4);
+        let of = bits(pass).map(|row| least[row]);
+        match many {
+            true => seen.learn_many(self.k, of),
+            false => seen.learn(self.k, of),
+        }
+        if let Some(reached) = seen.reached(self.k) {
+            self.raise_here(query, reached);
+        }
+        let seen = &mut self.seen[query];
+        let threshold = seen.threshold;
+        for row in bits(pass).filter(|row| most[*row] >= threshold) {
             seen.maybes.push(Maybe {
-                most,
+                most: most[row],
                 block: block as u32,
                 row: (strip * STRIP + row) as u32,
             });
-            let least = ordered(least);
-            if seen.least.len() < self.k {
-                seen.least.push(Reverse(least));
-            } else if let Some(mut worst) = seen.least.peek_mut()
-                && least > worst.0
-            {
-                *worst = Reverse(least);
-            }
-            if seen.least.len() == self.k
-                && let Some(worst) = seen.least.peek()
-            {
-                threshold = threshold.max(rank_of(worst.0));
-            }
         }
-        if threshold > before {
-            self.raise(query, threshold);
-        }
-        let seen = &mut self.seen[query];
         if seen.maybes.len() < CANDIDATES_MAX.max(2 * self.k) {
             return false;
         }
-        let threshold = seen.threshold;
         seen.maybes.retain(|maybe| maybe.most >= threshold);
         seen.maybes.len() >= CANDIDATES_MAX.max(2 * self.k) / 2
     }
 
-    /// Queries that have more candidates than are kept.
-    pub(super) fn full(&self) -> Vec<usize> {
+    /// Takes the candidates of queries that have more than are kept.
+    pub(super) fn full(&mut self) -> Vec<(usize, Vec<Maybe>)> {
         let most = CANDIDATES_MAX.max(2 * self.k) / 2;
-        let is_full = |query: &usize| self.seen[*query].maybes.len() >= most;
-        (0..self.seen.len()).filter(is_full).collect()
+        let queries = self.seen.iter_mut().enumerate();
+        let full = queries.filter(|(_, seen)| seen.maybes.len() >= most);
+        full.map(|(query, seen)| (query, std::mem::take(&mut seen.maybes)))
+            .collect()
     }
 
-    /// Takes a query's candidates, the most promising first.
-    pub(super) fn take(&mut self, query: usize) -> Vec<Maybe> {
-        self.raise(query, f32::NEG_INFINITY);
-        let seen = &mut self.seen[query];
-        let mut maybes = std::mem::take(&mut seen.maybes);
-        maybes.retain(|maybe| maybe.most >= seen.threshold);
-        maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
-        maybes
+    /// Hands over the candidates of all queries, as the thread of that number.
+    pub(super) fn hand_over(&mut self, thread: usize) {
+        self.exchange_all();
+        let maybes = self
+            .seen
+            .iter_mut()
+            .map(|seen| std::mem::take(&mut seen.maybes));
+        // Each thread does it once.
+        let _ = self.prescan.handed[thread].set(maybes.collect());
     }
 }

@@ -13,7 +13,7 @@ use super::kernels::{Kernels, STRIP_ROOM, STRIP_ROWS, Strip};
 use super::padded::Padded;
 use super::prescan::{Looker, Prescan, piece_rows};
 use super::tile::Tails;
-use crate::cpu::pool::{Pool, Width};
+use crate::cpu::pool::{Member, Pool, Width};
 use crate::error::Error;
 use crate::reference::LANES;
 use crate::scan::{Block, Found, Metric};
@@ -81,6 +81,7 @@ struct Use {
 /// What all threads of a search share.
 pub(super) struct Search<'a> {
     kernels: Kernels,
+    dots: Dots,
     pub(super) packed: &'a Packed,
     pub(super) blocks: &'a [Block<'a>],
     pub(super) prescan: Option<Prescan>,
@@ -130,7 +131,7 @@ pub(super) fn run(
     });
     let codes: Vec<_> = codes.collect();
     let any = codes.iter().any(Option::is_some);
-    let prescan = Prescan::new(dots, packed, blocks, codes);
+    let prescan = Prescan::new(dots, packed, blocks, codes, pool.threads());
     if any && prescan.is_none() {
         cache.overflows.fetch_add(1, Ordering::Relaxed);
     }
@@ -141,6 +142,7 @@ pub(super) fn run(
     });
     let search = Search {
         kernels,
+        dots,
         packed,
         blocks,
         prescan,
@@ -158,7 +160,9 @@ pub(super) fn run(
         .map(|block| block.len as usize * packed.row_bytes(block))
         .sum();
     let wide = bytes.saturating_mul(3 + queries) / 4 >= WIDE_BYTES && search.pieces > 1;
-    pool.run(Width::all_if(wide), |_| Worker::new(&search).run());
+    pool.run(Width::all_if(wide), |member| {
+        Worker::new(&search).run(member);
+    });
     if !search.failed.load(Ordering::Relaxed) {
         search.make_codes(pool, &wanted);
     }
@@ -221,7 +225,7 @@ fn cut(
         } as usize;
         let count = (rows * packed.row_bytes(block) + PIECE_BYTES / 2) / PIECE_BYTES;
         let size = match coded {
-            true => piece_rows(packed.dim),
+            true => piece_rows(packed.dim, packed.norms.len()),
             false => rows.div_ceil(count.max(1)).max(1).next_multiple_of(strip),
         };
         let cut = Cut {
@@ -313,7 +317,8 @@ impl<'a> Search<'a> {
                         return damaged.store(true, Ordering::Relaxed);
                     };
                     let bytes = &bytes[(start - first) * size..(end - first) * size];
-                    let _ = slot.set(codes::encode(bytes, self.packed.dim, from.record));
+                    let strip = codes::encode(self.dots, bytes, self.packed.dim, from.record);
+                    let _ = slot.set(strip);
                 }
             });
             let strips: Option<Vec<_>> = made.into_iter().map(OnceLock::into_inner).collect();
@@ -372,7 +377,7 @@ impl<'s, 'a> Worker<'s, 'a> {
     }
 
     /// Works off pieces until none is left, then hands over what was found.
-    fn run(mut self) {
+    fn run(mut self, member: Member<'_>) {
         let search = self.search;
         while !search.failed.load(Ordering::Relaxed) {
             let number = search.next.fetch_add(1, Ordering::Relaxed);
@@ -385,7 +390,7 @@ impl<'s, 'a> Worker<'s, 'a> {
                 false => self.piece(piece),
             }
         }
-        self.settle();
+        self.settle(member);
         for (best, found) in self.best.into_iter().zip(&search.found) {
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.append(&mut best.into_vec());

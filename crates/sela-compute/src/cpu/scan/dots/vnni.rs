@@ -4,7 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{Dots, GROUP, Line, ManyFn, Plane, Products, STRIP, Side};
-use crate::cpu::scan::bound::Look;
+use crate::cpu::scan::bound::{Look, Range};
+use crate::cpu::scan::codes::{Coded, code};
 
 /// How far ahead rows are asked for, in lines: longer than memory takes to answer.
 const AHEAD: usize = 64;
@@ -20,6 +21,8 @@ pub(super) fn with(name: &'static str, many: ManyFn, block: usize) -> Dots {
         many: Some(many),
         block,
         pass,
+        ranges,
+        code: coded,
     }
 }
 
@@ -108,22 +111,47 @@ pub(super) unsafe fn many(
 ///
 /// Needs AVX-512.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-unsafe fn pass(side: &Side, products: &Products, look: &Look) -> u64 {
+unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
+    const GROUPS: usize = STRIP / GROUP;
     // SAFETY: each load is of sixteen numbers within arrays of sixty-four.
     unsafe {
-        let load = |numbers: &[f32; STRIP], at: usize| _mm512_loadu_ps(numbers.as_ptr().add(at));
-        let mut below = 0u64;
-        for at in (0..STRIP).step_by(GROUP) {
-            let norm = load(&side.norm, at);
-            let product = _mm512_cvtepi32_ps(_mm512_loadu_si512(products.as_ptr().add(at).cast()));
-            let product = _mm512_mul_ps(load(&side.scale, at), product);
-            let row = _mm512_fmadd_ps(_mm512_set1_ps(look.d), norm, _mm512_set1_ps(look.c));
-            let row = _mm512_fmadd_ps(row, norm, _mm512_set1_ps(look.f));
-            let row = _mm512_fmadd_ps(_mm512_set1_ps(look.b), load(&side.residual, at), row);
-            let value = _mm512_fmadd_ps(_mm512_set1_ps(look.a), product, row);
-            let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(value, _mm512_setzero_ps());
-            below |= u64::from(mask) << at;
+        let load = |numbers: &[f32; STRIP]| -> [__m512; GROUPS] {
+            let groups = numbers.as_chunks::<GROUP>().0;
+            std::array::from_fn(|i| _mm512_loadu_ps(groups[i].as_ptr()))
+        };
+        // The same for all queries.
+        let (scale, residual, norm) = (load(&side.scale), load(&side.residual), load(&side.norm));
+        for ((products, look), out) in products.iter().zip(looks).zip(out) {
+            let [a, b] = [look.a, look.b].map(|x| _mm512_set1_ps(x));
+            let [c, d, f] = [look.c, look.d, look.f].map(|x| _mm512_set1_ps(x));
+            let mut below = 0u64;
+            for i in 0..GROUPS {
+                let product = _mm512_loadu_si512(products.as_ptr().add(i * GROUP).cast());
+                let product = _mm512_mul_ps(scale[i], _mm512_cvtepi32_ps(product));
+                let row = _mm512_fmadd_ps(d, norm[i], c);
+                let row = _mm512_fmadd_ps(row, norm[i], f);
+                let row = _mm512_fmadd_ps(b, residual[i], row);
+                let value = _mm512_fmadd_ps(a, product, row);
+                let mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(value, _mm512_setzero_ps());
+                below |= u64::from(mask) << (i * GROUP);
+            }
+            *out = !below;
         }
-        !below
     }
+}
+
+/// # Safety
+///
+/// Needs AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+unsafe fn ranges(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
+    range.of_strip(products, side)
+}
+
+/// # Safety
+///
+/// Needs AVX-512.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2")]
+unsafe fn coded(numbers: &[f32], codes: &mut [i8]) -> Coded {
+    code(numbers, codes)
 }
