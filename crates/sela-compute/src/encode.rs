@@ -133,6 +133,16 @@ pub struct TensorRows<'a> {
 }
 
 impl TensorRows<'_> {
+    /// Row `row` as it is stored.
+    ///
+    /// # Panics
+    ///
+    /// When `row` is out of range.
+    pub(crate) fn bytes(&self, row: usize) -> &[u8] {
+        let size = self.cols * self.dtype.bytes();
+        &self.bytes[row * size..][..size]
+    }
+
     /// Writes row `row`, widened to f32, to `out`.
     ///
     /// # Panics
@@ -140,8 +150,7 @@ impl TensorRows<'_> {
     /// When `row` is out of range or `out` is not one row long.
     pub fn read(&self, row: usize, out: &mut [f32]) {
         assert_eq!(out.len(), self.cols, "room for a row");
-        let size = self.cols * self.dtype.bytes();
-        let bytes = &self.bytes[row * size..][..size];
+        let bytes = self.bytes(row);
         match self.dtype {
             Dtype::F32 => {
                 for (x, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -12,12 +12,18 @@ use super::blocks::{Form, Job, Left};
 use super::blocks::{Line, Unit};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
+use super::lanes::bring_near;
 use super::linear::{Input, To};
 use super::pool::Member;
 use super::stages::{Clock, Stage};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
 use crate::encode::{Pooling, TensorRows};
 use crate::plan::Arithmetic;
+
+/// How many words ahead the rows of embedding tables are asked for.
+const WORDS_AHEAD: usize = 2;
+/// Bytes that memory is fetched in.
+const CACHE_LINE: usize = 64;
 
 impl CpuForward<'_> {
     /// Takes a tile through all passes, sharing the work with the other members.
@@ -70,12 +76,19 @@ impl CpuForward<'_> {
         let hidden = self.hidden;
         let first = self.rows(tile).start;
         let mine = member.share(self.rows(tile).len(), 1);
+        let ids = self.batch.ids();
         for sequence in tile.clone() {
             let range = self.batch.range(sequence);
-            for (position, &id) in self.batch.ids()[range.clone()].iter().enumerate() {
+            for (position, &id) in ids[range.clone()].iter().enumerate() {
                 let row = range.start + position - first;
                 if !mine.contains(&row) {
                     continue;
+                }
+                // Words lie far apart, and no hardware guesses the next one.
+                if let Some(&next) = ids.get(range.start + position + WORDS_AHEAD) {
+                    let next = words.bytes(next as usize);
+                    next.chunks(CACHE_LINE)
+                        .for_each(|line| bring_near(line.as_ptr()));
                 }
                 // SAFETY: the row is in the tile's scratch, and this member's own.
                 let to =
