@@ -350,15 +350,16 @@ impl Shared {
 
 /// Activations of a tile; kept from call to call.
 struct Scratch {
-    hidden: Vec<f32>,
-    projected: Vec<f32>,
+    /// Numbers, in whole lines of the cache: what is stored by the register else lies across two.
+    hidden: Vec<Line>,
+    projected: Vec<Line>,
     /// The same in bf16, in one part or two of so many panels of so many rows.
     projected_lines: Vec<Line>,
     projected_panels: usize,
     rows: usize,
-    context: Vec<f32>,
-    inner: Vec<f32>,
-    attention: Vec<f32>,
+    context: Vec<Line>,
+    inner: Vec<Line>,
+    attention: Vec<Line>,
     attention_each: usize,
     attention_lines: Vec<Line>,
     attention_lines_each: usize,
@@ -411,9 +412,10 @@ impl Scratch {
     }
 
     fn fit(&mut self, forward: &CpuForward<'_>, tile: Range<usize>, members: usize) {
-        let grow = |buffer: &mut Vec<f32>, n: usize| {
-            if buffer.len() < n {
-                buffer.resize(n, 0.0);
+        let grow = |buffer: &mut Vec<Line>, numbers: usize| {
+            let lines = (numbers * size_of::<f32>()).div_ceil(size_of::<Line>());
+            if buffer.len() < lines {
+                buffer.resize(lines, Line::default());
             }
         };
         let rows = forward.rows(&tile).len();
@@ -484,8 +486,8 @@ impl Scratch {
             left: self.left.left(hidden),
             // Its layer says how many inputs it has.
             inner_left: self.inner_left.left(0),
-            hidden: Shared(self.hidden.as_mut_ptr()),
-            projected: Shared(self.projected.as_mut_ptr()),
+            hidden: Shared(self.hidden.as_mut_ptr().cast()),
+            projected: Shared(self.projected.as_mut_ptr().cast()),
             projected_lines: Columns {
                 lines: Twice {
                     at: self.projected_lines.as_mut_ptr(),
@@ -493,9 +495,9 @@ impl Scratch {
                 },
                 rows: self.rows,
             },
-            context: Shared(self.context.as_mut_ptr()),
-            inner: Shared(self.inner.as_mut_ptr()),
-            attention: Shared(self.attention.as_mut_ptr()),
+            context: Shared(self.context.as_mut_ptr().cast()),
+            inner: Shared(self.inner.as_mut_ptr().cast()),
+            attention: Shared(self.attention.as_mut_ptr().cast()),
             attention_each: self.attention_each,
             #[cfg(target_arch = "x86_64")]
             attention_lines: Shared(self.attention_lines.as_mut_ptr().cast()),
