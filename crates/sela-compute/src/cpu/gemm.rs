@@ -12,6 +12,7 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::lanes::{Lanes, bring_near};
+use super::lined::Lined;
 
 /// Rows of `k` that are worked off before the next panel. A panel's part (`K_BLOCK` x panel width x 4
 /// bytes: 96 KiB for AVX-512) need not stay in the first-level cache: a row of it takes part in as many
@@ -25,9 +26,9 @@ const STREAM: usize = 48;
 /// Weights of a linear layer, `inputs` x `outputs`, in panels of `width` columns: panel after
 /// panel, each `inputs` x `width` row-major, the last one filled up with zeros.
 pub(crate) struct Panels {
-    data: Vec<f32>,
+    data: Lined,
     /// Bias of each column, filled up with zeros.
-    bias: Vec<f32>,
+    bias: Lined,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
     pub(crate) width: usize,
@@ -43,7 +44,7 @@ impl Panels {
             "weight and bias of one layer"
         );
         let padded = outputs.next_multiple_of(width);
-        let mut data = vec![0.0; padded * inputs];
+        let mut data = Lined::zeros(padded * inputs);
         for (panel, to) in data.chunks_exact_mut(inputs * width).enumerate() {
             for column in 0..width.min(outputs - panel * width) {
                 let from = &weight[(panel * width + column) * inputs..][..inputs];
@@ -52,11 +53,11 @@ impl Panels {
                 }
             }
         }
-        let mut bias = bias.to_vec();
-        bias.resize(padded, 0.0);
+        let mut padded_bias = Lined::zeros(padded);
+        padded_bias[..outputs].copy_from_slice(bias);
         Self {
             data,
-            bias,
+            bias: padded_bias,
             inputs,
             outputs,
             width,
@@ -65,7 +66,7 @@ impl Panels {
 
     /// What a product reads of the weights once, at least.
     pub(crate) fn bytes(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.data)
+        bytemuck::cast_slice(&self.data[..])
     }
 
     /// Number of panels.

@@ -9,6 +9,7 @@ mod gemm;
 mod kernels;
 pub(crate) mod lanes;
 mod linear;
+mod lined;
 mod math;
 mod passes;
 pub(crate) mod pool;

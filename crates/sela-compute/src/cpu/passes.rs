@@ -95,7 +95,7 @@ impl CpuForward<'_> {
                     unsafe { std::slice::from_raw_parts_mut(at.hidden.at(row * hidden), hidden) };
                 words.read(id as usize, to);
                 let position = &weights.position[position * hidden..][..hidden];
-                for ((x, p), t) in to.iter_mut().zip(position).zip(&weights.token_type) {
+                for ((x, p), t) in to.iter_mut().zip(position).zip(&*weights.token_type) {
                     *x = (*x + t) + p;
                 }
                 // SAFETY: `to` is a row of `hidden` numbers, as are weight and bias.

@@ -2,20 +2,21 @@
 
 use super::encode::CpuEncode;
 use super::linear::Linear;
+use super::lined::Lined;
 use crate::encode::{AttentionTensors, EmbeddingTensors, FeedForwardTensors, NormTensors, Tensor};
 use crate::error::Error;
 
 pub(super) struct Norm {
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
+    pub(super) weight: Lined,
+    pub(super) bias: Lined,
     pub(super) epsilon: f32,
 }
 
 /// Weights of an embedding pass; the word table stays where it is mapped.
 pub struct CpuEmbedding {
     pub(super) word: Tensor,
-    pub(super) position: Vec<f32>,
-    pub(super) token_type: Vec<f32>,
+    pub(super) position: Lined,
+    pub(super) token_type: Lined,
     pub(super) norm: Norm,
 }
 
@@ -61,8 +62,8 @@ impl CpuEmbedding {
         check_finite("position embedding", &position)?;
         check_finite("token type", &token_type)?;
         Ok(Self {
-            position,
-            token_type,
+            position: position[..].into(),
+            token_type: token_type[..].into(),
             norm: norm(&tensors.norm, tensors.epsilon, hidden, "embedding")?,
             word: tensors.word,
         })
@@ -170,8 +171,8 @@ fn norm(tensors: &NormTensors, epsilon: f32, hidden: usize, what: &str) -> Resul
     check_finite(&format!("{what} normalisation weight"), &weight)?;
     check_finite(&format!("{what} normalisation bias"), &bias)?;
     Ok(Norm {
-        weight,
-        bias,
+        weight: weight[..].into(),
+        bias: bias[..].into(),
         epsilon,
     })
 }
