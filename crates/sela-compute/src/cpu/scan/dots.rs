@@ -327,7 +327,7 @@ fn plain() -> Dots {
         }
     }
     unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
-        passing(side, products, looks, out)
+        passing(side, products, looks, out);
     }
     unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
         range.of_strip(products, side)
@@ -377,7 +377,7 @@ fn avx2() -> Dots {
     }
     #[target_feature(enable = "avx2,fma")]
     unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
-        passing(side, products, looks, out)
+        passing(side, products, looks, out);
     }
     #[target_feature(enable = "avx2,fma")]
     unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
@@ -476,7 +476,7 @@ mod tests {
             let coded = plain().code(&query, &mut vec![0; dim]);
             let queries = [Metric::Dot, Metric::Cosine, Metric::L2]
                 .map(|metric| Query::new(metric, dim, coded).expect("a query with a norm"));
-            for row in 0..STRIP {
+            for (row, product) in products.iter_mut().enumerate() {
                 let size = match row {
                     3 => 0.0,
                     5 => 1e20,
@@ -494,7 +494,7 @@ mod tests {
                 side.scale[row] = coded.scale;
                 side.residual[row] = coded.residual;
                 side.norm[row] = coded.norm as f32;
-                products[row] = expected.iter().map(|code| 100 * i32::from(*code)).sum();
+                *product = expected.iter().map(|code| 100 * i32::from(*code)).sum();
             }
             for range in queries.map(|query| query.range()) {
                 for dots in Isa::available().into_iter().flat_map(Dots::available) {
