@@ -2,10 +2,13 @@
 
 mod scan_support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::*;
 use scan_support::{Dice, Held, METRICS, RECORDS, assert_same, ranked, search};
-use sela_compute::scan::{Metric, PageId, Queries, Record};
-use sela_compute::{CpuScan, Isa};
+use sela_compute::error::BoxError;
+use sela_compute::scan::{Block, Metric, PageId, Queries, Record, Rows, Scan, Scanning};
+use sela_compute::{CpuScan, Error, Isa};
 
 /// Names the blocks, as a store does.
 fn named(mut blocks: Vec<Held>, owner: u64) -> Vec<Held> {
@@ -63,6 +66,66 @@ fn near_ties(dice: &mut Dice, query: &[f32], rows: usize) -> Vec<f32> {
         all.extend(row);
     }
     all
+}
+
+/// Rows that the codes know and nobody can read any more: the search fails by name, with as many threads as
+/// there are, and the next one answers when they are back.
+#[test]
+fn rows_lost_after_their_codes_were_made_are_named() {
+    struct Lost<'a>(&'a Held, AtomicBool);
+    impl Rows for Lost<'_> {
+        fn chunk(&self, chunk: u32) -> Result<&[u8], BoxError> {
+            match self.1.load(Ordering::Relaxed) {
+                true => Err("the disk is gone".into()),
+                false => self.0.chunk(chunk),
+            }
+        }
+    }
+    let dim = 65;
+    let mut dice = Dice(8);
+    let blocks = named(
+        vec![Held::new(&dice.numbers(2_000 * dim), dim, Record::F32, 0)],
+        4,
+    );
+    let vectors = dice.numbers(40 * dim);
+    for (threads, batch) in [(1, 1), (1, 40), (2, 1), (2, 40), (3, 2)] {
+        let queries = Queries {
+            vectors: &vectors[..batch * dim],
+            dim,
+            metric: Metric::Cosine,
+            k: 5,
+        };
+        let expected = ranked(&blocks, Record::F32, queries);
+        let isa = Isa::available()[0];
+        let scan = CpuScan::new(isa, threads).unwrap().with_codes(1 << 30);
+        let lost = Lost(&blocks[0], AtomicBool::new(false));
+        for gone in [false, false, false, true, true, false] {
+            lost.1.store(gone, Ordering::Relaxed);
+            let mut scanning = scan.begin(queries).unwrap();
+            let rows = &lost;
+            scanning
+                .scan(Block {
+                    rows,
+                    ..blocks[0].block(Record::F32)
+                })
+                .unwrap();
+            let what = format!("{threads} threads, {batch} queries");
+            match scanning.submit() {
+                Ok(found) => {
+                    assert!(!gone, "{what}");
+                    assert_same(&found, &expected, queries.k, &what);
+                }
+                Err(Error::Rows { source, .. }) => {
+                    assert!(
+                        gone && source.to_string() == "the disk is gone",
+                        "{what}: {source}"
+                    );
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+        }
+        assert_eq!(scan.code_stats().hits, 4);
+    }
 }
 
 /// All metrics, both records, batches around the blocks of kernels, several blocks, dead rows.

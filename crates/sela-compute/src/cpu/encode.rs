@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::attention;
 use super::blocks::{Columns, Form, GROUP, Left, Line, Room, Twice, Unit};
 use super::kernels::Kernels;
+use super::lined::lines_of;
 use super::pool::{Member, Pool, Width};
 use super::rates;
 use super::stages::{StageTimes, Stages};
@@ -413,9 +414,8 @@ impl Scratch {
 
     fn fit(&mut self, forward: &CpuForward<'_>, tile: Range<usize>, members: usize) {
         let grow = |buffer: &mut Vec<Line>, numbers: usize| {
-            let lines = (numbers * size_of::<f32>()).div_ceil(size_of::<Line>());
-            if buffer.len() < lines {
-                buffer.resize(lines, Line::default());
+            if buffer.len() < lines_of(numbers) {
+                buffer.resize(lines_of(numbers), Line::default());
             }
         };
         let rows = forward.rows(&tile).len();

@@ -14,12 +14,16 @@ pub(crate) struct Lined {
 impl Lined {
     /// So many zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        let lines = (len * size_of::<f32>()).div_ceil(size_of::<Line>());
         Self {
-            lines: vec![Line::default(); lines],
+            lines: vec![Line::default(); lines_of(len)],
             len,
         }
     }
+}
+
+/// Lines that so many numbers take.
+pub(crate) fn lines_of(numbers: usize) -> usize {
+    (numbers * size_of::<f32>()).div_ceil(size_of::<Line>())
 }
 
 impl From<&[f32]> for Lined {

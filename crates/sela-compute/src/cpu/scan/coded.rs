@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::codes::STRIP;
 use super::kernels::{STRIP_ROOM, STRIP_ROWS};
-use super::prescan::Maybe;
+use super::prescan::{Maybe, promising_first};
 use super::work::{Gathered, Piece, Worker, next_live};
 use crate::cpu::pool::Member;
 
@@ -13,7 +13,7 @@ const FEW: usize = 8;
 /// Candidates among the pairs looked at, one in so many, from which on codes are a detour.
 const DETOUR: u64 = 8;
 
-/// Every so-manieth few of a query's candidates.
+/// A part of a query's candidates: of each `of` times [`FEW`] of them those few that are the `first`.
 #[derive(Clone, Copy)]
 struct Part {
     first: usize,
@@ -50,8 +50,9 @@ impl Worker<'_, '_> {
             };
             if live != 0 && looker.strip(piece.block, codes, start / STRIP, live) {
                 search.cache.overflows.fetch_add(1, Ordering::Relaxed);
-                for (query, maybes) in looker.full() {
-                    self.score(query, maybes, Part::ALL);
+                for (query, mut maybes) in looker.full() {
+                    promising_first(&mut maybes);
+                    self.score(query, &maybes, Part::ALL);
                 }
             }
         }
@@ -92,13 +93,12 @@ impl Worker<'_, '_> {
         } else {
             1
         };
-        while let Some((query, part)) = prescan.next_share(parts) {
-            let part = Part {
-                first: part,
-                of: parts,
-            };
+        while let Some((query, first)) = prescan.handed.next_share(parts)
+            && !self.search.failed.load(Ordering::Relaxed)
+        {
             let threshold = self.raise(query);
-            self.score(query, prescan.handed(query, threshold), part);
+            let candidates = prescan.handed.candidates(query, threshold);
+            self.score(query, candidates, Part { first, of: parts });
         }
         if let Some(looker) = &self.looker {
             let cache = self.search.cache;
@@ -108,13 +108,11 @@ impl Worker<'_, '_> {
 
     /// Scores a part of a query's candidates, the most promising first, until none can be among the
     /// nearest.
-    fn score(&mut self, query: usize, mut maybes: Vec<Maybe>, part: Part) {
-        maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
-        for few in maybes.chunks_mut(FEW).skip(part.first).step_by(part.of) {
+    fn score(&mut self, query: usize, maybes: &[Maybe], part: Part) {
+        for few in maybes.chunks(FEW).skip(part.first).step_by(part.of) {
             let threshold = self.raise(query);
             let reach = few.iter().take_while(|maybe| maybe.most >= threshold);
-            let reach = reach.count();
-            let few = &mut few[..reach];
+            let mut few: Vec<_> = reach.copied().collect();
             if few.is_empty() || self.search.failed.load(Ordering::Relaxed) {
                 break;
             }

@@ -185,23 +185,22 @@ impl Dots {
                     plain().strip(&lines, &side, &plane, first, &mut expected);
                     self.strip(&lines, &side, &plane, first, &mut found);
                 }
-                let same = |products: &Products| {
-                    // Whole numbers, so that no rounding decides.
-                    let look = Look {
-                        a: 1.0,
-                        b: 2.0,
-                        c: -3.0,
-                        d: 1.0,
-                        f: -(products[7] as f32),
-                    };
-                    let mut words = [[0]; 2];
-                    for (dots, word) in [plain(), *self].iter().zip(&mut words) {
-                        // SAFETY: the same.
-                        unsafe { dots.pass(&side, &[*products], &[look], word) };
-                    }
-                    words[0] == words[1]
-                };
-                expected == found && expected.iter().all(same)
+                // Whole numbers, so that no rounding decides.
+                let looks = expected.iter().map(|products| Look {
+                    a: 1.0,
+                    b: 2.0,
+                    c: -3.0,
+                    d: 1.0,
+                    f: -(products[7] as f32),
+                });
+                let looks: Vec<_> = looks.collect();
+                let words = [plain(), *self].map(|dots| {
+                    let mut words = vec![0; count];
+                    // SAFETY: the same.
+                    unsafe { dots.pass(&side, &expected, &looks, &mut words) };
+                    words
+                });
+                expected == found && words[0] == words[1]
             })
         })
     }
@@ -383,8 +382,7 @@ fn avx2() -> Dots {
     unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
         range.of_strip(products, side)
     }
-    // Not FMA: codes are those of the plain loop.
-    #[target_feature(enable = "avx2")]
+    #[target_feature(enable = "avx2,fma")]
     unsafe fn coded(numbers: &[f32], codes: &mut [i8]) -> Coded {
         code(numbers, codes)
     }

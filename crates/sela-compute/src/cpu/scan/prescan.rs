@@ -20,8 +20,8 @@ use crate::scan::Block;
 
 /// Bytes of codes in a piece of work.
 const PIECE_BYTES: usize = 384 << 10;
-/// Queries among which a piece of so many bytes is divided, at most: it takes longer with each, and
-/// threads that share out fewer of them end further apart.
+/// A piece is for one query; for more, up to so many, it is as many times smaller: it takes longer, and the
+/// last pieces are what threads wait for each other over.
 const PIECE_QUERIES: usize = 4;
 /// Queries that pass over a strip together: their products stay in a first-level cache.
 pub(super) const GROUP_QUERIES: usize = 2 * BLOCK;
@@ -41,10 +41,57 @@ pub(super) struct Prescan {
     reached: Vec<AtomicU32>,
     /// The blocks' codes.
     pub(super) codes: Vec<Option<Arc<Codes>>>,
+    pub(super) handed: Handed,
+}
+
+/// The candidates of all threads, to be scored by all.
+pub(super) struct Handed {
     /// What each thread has handed over: for each query its candidates.
-    handed: Vec<OnceLock<Vec<Vec<Maybe>>>>,
-    /// The next share of them to be scored.
+    of_threads: Vec<OnceLock<Vec<Vec<Maybe>>>>,
+    /// The same put together for a query, by whoever needs it first.
+    of_queries: Vec<OnceLock<Vec<Maybe>>>,
+    /// The next share to be scored.
     next: AtomicUsize,
+}
+
+impl Handed {
+    fn new(threads: usize, queries: usize) -> Self {
+        Self {
+            of_threads: (0..threads).map(|_| OnceLock::new()).collect(),
+            of_queries: (0..queries).map(|_| OnceLock::new()).collect(),
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Hands over what a thread has of each query, once.
+    fn hand_over(&self, thread: usize, maybes: Vec<Vec<Maybe>>) {
+        let first = self.of_threads[thread].set(maybes).is_ok();
+        assert!(first, "a thread hands over once");
+    }
+
+    /// The next share to be scored: a query, and one of so many parts of its candidates.
+    pub(super) fn next_share(&self, parts: usize) -> Option<(usize, usize)> {
+        let share = self.next.fetch_add(1, Ordering::Relaxed);
+        (share < self.of_queries.len() * parts).then_some((share / parts, share % parts))
+    }
+
+    /// A query's candidates, the most promising first. All threads have handed theirs over. Those below
+    /// the rank that is known when they are first asked for are left out; afterwards they stay as they
+    /// are, so that parts of them fit together.
+    pub(super) fn candidates(&self, query: usize, rank: f32) -> &[Maybe] {
+        self.of_queries[query].get_or_init(|| {
+            let of_threads = self.of_threads.iter().filter_map(OnceLock::get);
+            let maybes = of_threads.flat_map(|of| &of[query]);
+            let mut maybes: Vec<_> = maybes.filter(|m| m.most >= rank).copied().collect();
+            promising_first(&mut maybes);
+            maybes
+        })
+    }
+}
+
+/// Sorts candidates.
+pub(super) fn promising_first(maybes: &mut [Maybe]) {
+    maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
 }
 
 /// Bits that are ordered as the ranks are.
@@ -92,8 +139,7 @@ impl Prescan {
                 .map(|_| AtomicU32::new(ordered(f32::NEG_INFINITY)))
                 .collect(),
             codes,
-            handed: (0..threads).map(|_| OnceLock::new()).collect(),
-            next: AtomicUsize::new(0),
+            handed: Handed::new(threads, count),
         };
         let mut coded = vec![0; packed.dim];
         for query in 0..count {
@@ -104,20 +150,6 @@ impl Prescan {
             prescan.queries.push(known);
         }
         Some(prescan)
-    }
-
-    /// The next share of the candidates, when all threads have handed theirs over: a query, and one
-    /// of so many parts of its candidates.
-    pub(super) fn next_share(&self, parts: usize) -> Option<(usize, usize)> {
-        let share = self.next.fetch_add(1, Ordering::Relaxed);
-        (share < self.queries.len() * parts).then_some((share / parts, share % parts))
-    }
-
-    /// The candidates of a query that were handed over, those that can reach a rank.
-    pub(super) fn handed(&self, query: usize, rank: f32) -> Vec<Maybe> {
-        let handed = self.handed.iter().filter_map(OnceLock::get);
-        let maybes = handed.flat_map(|of| &of[query]);
-        maybes.filter(|maybe| maybe.most >= rank).copied().collect()
     }
 }
 
@@ -136,20 +168,25 @@ pub(super) struct Maybe {
     pub(super) row: u32,
 }
 
-/// What a thread has seen of one query.
-struct Seen {
-    /// The best of the ranks that rows have at least, `k` of them at most, the least on top.
+/// The `k` best of the ranks that rows have at least.
+struct Reached {
+    k: usize,
+    /// The least on top.
     least: BinaryHeap<Reverse<u32>>,
-    maybes: Vec<Maybe>,
-    threshold: f32,
-    range: Range,
 }
 
-impl Seen {
-    /// Takes what rows have at least into the `k` best.
-    fn learn(&mut self, k: usize, least: impl Iterator<Item = f32>) {
+impl Reached {
+    fn new(k: usize) -> Self {
+        Self {
+            k,
+            least: BinaryHeap::with_capacity(k.min(STRIP)),
+        }
+    }
+
+    /// Takes in what some rows have at least.
+    fn learn(&mut self, least: impl Iterator<Item = f32>) {
         for least in least.map(|rank| Reverse(ordered(rank))) {
-            if self.least.len() < k {
+            if self.least.len() < self.k {
                 self.least.push(least);
             } else if let Some(mut worst) = self.least.peek_mut()
                 && least < *worst
@@ -160,22 +197,30 @@ impl Seen {
     }
 
     /// The same for many rows.
-    fn learn_many(&mut self, k: usize, least: impl Iterator<Item = f32>) {
+    fn learn_many(&mut self, least: impl Iterator<Item = f32>) {
         let mut all = std::mem::take(&mut self.least).into_vec();
         all.extend(least.map(|rank| Reverse(ordered(rank))));
-        if all.len() > k {
+        if all.len() > self.k {
             // The largest ranks come first: they are reversed.
-            all.select_nth_unstable(k - 1);
-            all.truncate(k);
+            all.select_nth_unstable(self.k - 1);
+            all.truncate(self.k);
         }
         self.least = BinaryHeap::from(all);
     }
 
     /// A rank that `k` rows reach.
-    fn reached(&self, k: usize) -> Option<f32> {
-        let worst = self.least.peek().filter(|_| self.least.len() == k)?;
+    fn rank(&self) -> Option<f32> {
+        let worst = self.least.peek().filter(|_| self.least.len() == self.k)?;
         Some(rank_of(worst.0))
     }
+}
+
+/// What a thread has seen of one query.
+struct Seen {
+    reached: Reached,
+    maybes: Vec<Maybe>,
+    threshold: f32,
+    range: Range,
 }
 
 /// The numbers of the bits that are set.
@@ -207,7 +252,7 @@ pub(super) struct Looker<'s> {
 impl<'s> Looker<'s> {
     pub(super) fn new(prescan: &'s Prescan, k: usize) -> Self {
         let seen = |query: &Query| Seen {
-            least: BinaryHeap::with_capacity(k.min(STRIP)),
+            reached: Reached::new(k),
             maybes: Vec::with_capacity(2 * STRIP),
             threshold: f32::NEG_INFINITY,
             range: query.range(),
@@ -307,10 +352,10 @@ impl<'s> Looker<'s> {
         let many = pass.count_ones() as usize >= MANY.max(self.k / 4);
         let of = bits(pass).map(|row| least[row]);
         match many {
-            true => seen.learn_many(self.k, of),
-            false => seen.learn(self.k, of),
+            true => seen.reached.learn_many(of),
+            false => seen.reached.learn(of),
         }
-        if let Some(reached) = seen.reached(self.k) {
+        if let Some(reached) = seen.reached.rank() {
             self.raise_here(query, reached);
         }
         let seen = &mut self.seen[query];
@@ -322,16 +367,23 @@ impl<'s> Looker<'s> {
                 row: (strip * STRIP + row) as u32,
             });
         }
-        if seen.maybes.len() < CANDIDATES_MAX.max(2 * self.k) {
+        if seen.maybes.len() < self.most() {
             return false;
         }
-        seen.maybes.retain(|maybe| maybe.most >= threshold);
-        seen.maybes.len() >= CANDIDATES_MAX.max(2 * self.k) / 2
+        self.exchange(query);
+        let seen = &mut self.seen[query];
+        seen.maybes.retain(|maybe| maybe.most >= seen.threshold);
+        seen.maybes.len() >= self.most() / 2
     }
 
-    /// Takes the candidates of queries that have more than are kept.
+    /// Candidates of a query that are kept.
+    fn most(&self) -> usize {
+        CANDIDATES_MAX.max(2 * self.k)
+    }
+
+    /// Takes the candidates of queries that have half as many as are kept, or more.
     pub(super) fn full(&mut self) -> Vec<(usize, Vec<Maybe>)> {
-        let most = CANDIDATES_MAX.max(2 * self.k) / 2;
+        let most = self.most() / 2;
         let queries = self.seen.iter_mut().enumerate();
         let full = queries.filter(|(_, seen)| seen.maybes.len() >= most);
         full.map(|(query, seen)| (query, std::mem::take(&mut seen.maybes)))
@@ -341,11 +393,66 @@ impl<'s> Looker<'s> {
     /// Hands over the candidates of all queries, as the thread of that number.
     pub(super) fn hand_over(&mut self, thread: usize) {
         self.exchange_all();
-        let maybes = self
-            .seen
-            .iter_mut()
-            .map(|seen| std::mem::take(&mut seen.maybes));
-        // Each thread does it once.
-        let _ = self.prescan.handed[thread].set(maybes.collect());
+        let seen = self.seen.iter_mut();
+        let maybes = seen.map(|seen| std::mem::take(&mut seen.maybes));
+        self.prescan.handed.hand_over(thread, maybes.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many have the same rank, and less promising ones are left out when the second part is asked for, but
+    /// not when the first was.
+    #[test]
+    fn parts_of_candidates_fit_together() {
+        const FEW: usize = 8;
+        let maybe = |row: u32| Maybe {
+            most: if row < 90 { 1.0 } else { 0.5 },
+            block: 0,
+            row,
+        };
+        for parts in [1, 2, 3] {
+            let handed = Handed::new(parts, 2);
+            for thread in 0..parts as u32 {
+                let rows = (0..200).filter(|row| row % parts as u32 == thread);
+                let of = rows.map(maybe).collect();
+                handed.hand_over(thread as usize, vec![Vec::new(), of]);
+            }
+            let mut found = Vec::new();
+            while let Some((query, part)) = handed.next_share(parts) {
+                let candidates = handed.candidates(query, if part == 0 { 0.25 } else { 0.75 });
+                assert!(candidates.is_sorted_by(|a, b| a.most >= b.most));
+                let mine = candidates.chunks(FEW).skip(part).step_by(parts);
+                found.extend(mine.flatten().map(|maybe| (query, maybe.row)));
+            }
+            found.sort_unstable();
+            let all: Vec<_> = (0..200).map(|row| (1, row)).collect();
+            assert!(found == all, "{parts} parts");
+        }
+        let handed = Handed::new(1, 1);
+        handed.hand_over(0, vec![(0..200).map(maybe).collect()]);
+        assert_eq!(handed.candidates(0, 0.75).len(), 90);
+    }
+
+    #[test]
+    fn many_are_learnt_as_one_by_one() {
+        let mut state = 3u32;
+        let mut rank = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // Few different ones, so that there are ties; some below zero.
+            (state >> 28) as f32 - 5.0
+        };
+        for k in [1, 2, 10, 63, 64, 65] {
+            let [mut one, mut other] = [Reached::new(k), Reached::new(k)];
+            for count in [1, k - 1, k, k + 1, 64, 5] {
+                let ranks: Vec<f32> = (0..count).map(|_| rank()).collect();
+                one.learn(ranks.iter().copied());
+                other.learn_many(ranks.iter().copied());
+                assert_eq!(one.rank(), other.rank(), "{k} best, {count} more");
+            }
+            assert!(one.rank().is_some());
+        }
     }
 }
