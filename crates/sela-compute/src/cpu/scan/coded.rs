@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::codes::STRIP;
 use super::kernels::{STRIP_ROOM, STRIP_ROWS};
-use super::prescan::{Maybe, promising_first};
+use super::prescan::Maybe;
 use super::work::{Gathered, Piece, Worker, next_live};
 use crate::cpu::pool::Member;
 
@@ -12,17 +12,6 @@ use crate::cpu::pool::Member;
 const FEW: usize = 8;
 /// Candidates among the pairs looked at, one in so many, from which on codes are a detour.
 const DETOUR: u64 = 8;
-
-/// A part of a query's candidates: of each `of` times [`FEW`] of them those few that are the `first`.
-#[derive(Clone, Copy)]
-struct Part {
-    first: usize,
-    of: usize,
-}
-
-impl Part {
-    const ALL: Self = Self { first: 0, of: 1 };
-}
 
 impl Worker<'_, '_> {
     /// Looks at the rows of a piece by their codes.
@@ -50,9 +39,8 @@ impl Worker<'_, '_> {
             };
             if live != 0 && looker.strip(piece.block, codes, start / STRIP, live) {
                 search.cache.overflows.fetch_add(1, Ordering::Relaxed);
-                for (query, mut maybes) in looker.full() {
-                    promising_first(&mut maybes);
-                    self.score(query, &maybes, Part::ALL);
+                for (query, maybes) in looker.full() {
+                    self.score(query, maybes);
                 }
             }
         }
@@ -78,27 +66,25 @@ impl Worker<'_, '_> {
         }
     }
 
-    /// Scores what is left to be scored, at the end: of each query the candidates of all threads.
+    /// Scores what is left to be scored, at the end. Of several queries each is scored by one thread, with the
+    /// candidates of all; of fewer than there are threads, each thread scores its own: putting them
+    /// together would take longer.
     pub(super) fn settle(&mut self, member: Member<'_>) {
-        let Some(prescan) = &self.search.prescan else {
+        let (Some(prescan), Some(looker)) = (&self.search.prescan, &mut self.looker) else {
             return;
         };
-        if let Some(looker) = &mut self.looker {
-            looker.hand_over(member.index);
-        }
-        member.wait();
-        // Few queries are divided, so that no thread is without any.
-        let parts = if self.best.len() < member.size {
-            member.size
+        if self.best.len() < member.size {
+            for (query, maybes) in looker.take().into_iter().enumerate() {
+                self.score(query, maybes);
+            }
         } else {
-            1
-        };
-        while let Some((query, first)) = prescan.handed.next_share(parts)
-            && !self.search.failed.load(Ordering::Relaxed)
-        {
-            let threshold = self.raise(query);
-            let candidates = prescan.handed.candidates(query, threshold);
-            self.score(query, candidates, Part { first, of: parts });
+            looker.hand_over(member.index);
+            member.wait();
+            while let Some(query) = prescan.handed.next_query()
+                && !self.search.failed.load(Ordering::Relaxed)
+            {
+                self.score(query, prescan.handed.candidates(query));
+            }
         }
         if let Some(looker) = &self.looker {
             let cache = self.search.cache;
@@ -106,13 +92,16 @@ impl Worker<'_, '_> {
         }
     }
 
-    /// Scores a part of a query's candidates, the most promising first, until none can be among the
-    /// nearest.
-    fn score(&mut self, query: usize, maybes: &[Maybe], part: Part) {
-        for few in maybes.chunks(FEW).skip(part.first).step_by(part.of) {
+    /// Scores a query's candidates, the most promising first, until none can be among the nearest.
+    fn score(&mut self, query: usize, mut maybes: Vec<Maybe>) {
+        let threshold = self.raise(query);
+        maybes.retain(|maybe| maybe.most >= threshold);
+        maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
+        for few in maybes.chunks_mut(FEW) {
             let threshold = self.raise(query);
             let reach = few.iter().take_while(|maybe| maybe.most >= threshold);
-            let mut few: Vec<_> = reach.copied().collect();
+            let reach = reach.count();
+            let few = &mut few[..reach];
             if few.is_empty() || self.search.failed.load(Ordering::Relaxed) {
                 break;
             }

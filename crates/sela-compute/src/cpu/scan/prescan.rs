@@ -44,13 +44,12 @@ pub(super) struct Prescan {
     pub(super) handed: Handed,
 }
 
-/// The candidates of all threads, to be scored by all.
+/// The candidates of all threads, to be scored query by query.
 pub(super) struct Handed {
     /// What each thread has handed over: for each query its candidates.
     of_threads: Vec<OnceLock<Vec<Vec<Maybe>>>>,
-    /// The same put together for a query, by whoever needs it first.
-    of_queries: Vec<OnceLock<Vec<Maybe>>>,
-    /// The next share to be scored.
+    queries: usize,
+    /// The next query to be scored.
     next: AtomicUsize,
 }
 
@@ -58,7 +57,7 @@ impl Handed {
     fn new(threads: usize, queries: usize) -> Self {
         Self {
             of_threads: (0..threads).map(|_| OnceLock::new()).collect(),
-            of_queries: (0..queries).map(|_| OnceLock::new()).collect(),
+            queries,
             next: AtomicUsize::new(0),
         }
     }
@@ -69,29 +68,17 @@ impl Handed {
         assert!(first, "a thread hands over once");
     }
 
-    /// The next share to be scored: a query, and one of so many parts of its candidates.
-    pub(super) fn next_share(&self, parts: usize) -> Option<(usize, usize)> {
-        let share = self.next.fetch_add(1, Ordering::Relaxed);
-        (share < self.of_queries.len() * parts).then_some((share / parts, share % parts))
+    /// The next query to be scored, once all threads have handed theirs over. Each is told once.
+    pub(super) fn next_query(&self) -> Option<usize> {
+        let query = self.next.fetch_add(1, Ordering::Relaxed);
+        (query < self.queries).then_some(query)
     }
 
-    /// A query's candidates, the most promising first. All threads have handed theirs over. Those below
-    /// the rank that is known when they are first asked for are left out; afterwards they stay as they
-    /// are, so that parts of them fit together.
-    pub(super) fn candidates(&self, query: usize, rank: f32) -> &[Maybe] {
-        self.of_queries[query].get_or_init(|| {
-            let of_threads = self.of_threads.iter().filter_map(OnceLock::get);
-            let maybes = of_threads.flat_map(|of| &of[query]);
-            let mut maybes: Vec<_> = maybes.filter(|m| m.most >= rank).copied().collect();
-            promising_first(&mut maybes);
-            maybes
-        })
+    /// The candidates of a query.
+    pub(super) fn candidates(&self, query: usize) -> Vec<Maybe> {
+        let of_threads = self.of_threads.iter().filter_map(OnceLock::get);
+        of_threads.flat_map(|of| &of[query]).copied().collect()
     }
-}
-
-/// Sorts candidates.
-pub(super) fn promising_first(maybes: &mut [Maybe]) {
-    maybes.sort_unstable_by(|a, b| b.most.total_cmp(&a.most));
 }
 
 /// Bits that are ordered as the ranks are.
@@ -392,49 +379,25 @@ impl<'s> Looker<'s> {
 
     /// Hands over the candidates of all queries, as the thread of that number.
     pub(super) fn hand_over(&mut self, thread: usize) {
+        let maybes = self.take();
+        self.prescan.handed.hand_over(thread, maybes);
+    }
+
+    /// Takes the candidates of all queries.
+    pub(super) fn take(&mut self) -> Vec<Vec<Maybe>> {
         self.exchange_all();
-        let seen = self.seen.iter_mut();
-        let maybes = seen.map(|seen| std::mem::take(&mut seen.maybes));
-        self.prescan.handed.hand_over(thread, maybes.collect());
+        let near = |seen: &mut Seen| {
+            let mut maybes = std::mem::take(&mut seen.maybes);
+            maybes.retain(|maybe| maybe.most >= seen.threshold);
+            maybes
+        };
+        self.seen.iter_mut().map(near).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Many have the same rank, and less promising ones are left out when the second part is asked for, but
-    /// not when the first was.
-    #[test]
-    fn parts_of_candidates_fit_together() {
-        const FEW: usize = 8;
-        let maybe = |row: u32| Maybe {
-            most: if row < 90 { 1.0 } else { 0.5 },
-            block: 0,
-            row,
-        };
-        for parts in [1, 2, 3] {
-            let handed = Handed::new(parts, 2);
-            for thread in 0..parts as u32 {
-                let rows = (0..200).filter(|row| row % parts as u32 == thread);
-                let of = rows.map(maybe).collect();
-                handed.hand_over(thread as usize, vec![Vec::new(), of]);
-            }
-            let mut found = Vec::new();
-            while let Some((query, part)) = handed.next_share(parts) {
-                let candidates = handed.candidates(query, if part == 0 { 0.25 } else { 0.75 });
-                assert!(candidates.is_sorted_by(|a, b| a.most >= b.most));
-                let mine = candidates.chunks(FEW).skip(part).step_by(parts);
-                found.extend(mine.flatten().map(|maybe| (query, maybe.row)));
-            }
-            found.sort_unstable();
-            let all: Vec<_> = (0..200).map(|row| (1, row)).collect();
-            assert!(found == all, "{parts} parts");
-        }
-        let handed = Handed::new(1, 1);
-        handed.hand_over(0, vec![(0..200).map(maybe).collect()]);
-        assert_eq!(handed.candidates(0, 0.75).len(), 90);
-    }
 
     #[test]
     fn many_are_learnt_as_one_by_one() {
