@@ -10,6 +10,9 @@ pub(crate) mod plain;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod x86;
 
+/// Bytes of a line of the cache: what memory is fetched in.
+pub(crate) const CACHE_LINE: usize = 64;
+
 /// Brings the line of the cache that an address is in near: into the second level at least. Any address
 /// will do: it is no access.
 #[inline(always)]

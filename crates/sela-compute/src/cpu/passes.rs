@@ -12,7 +12,7 @@ use super::blocks::{Form, Job, Left};
 use super::blocks::{Line, Unit};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
-use super::lanes::bring_near;
+use super::lanes::{CACHE_LINE, bring_near};
 use super::linear::{Input, To};
 use super::pool::Member;
 use super::stages::{Clock, Stage};
@@ -22,8 +22,6 @@ use crate::plan::Arithmetic;
 
 /// How many words ahead the rows of embedding tables are asked for.
 const WORDS_AHEAD: usize = 2;
-/// Bytes that memory is fetched in.
-const CACHE_LINE: usize = 64;
 
 impl CpuForward<'_> {
     /// Takes a tile through all passes, sharing the work with the other members.

@@ -1,4 +1,5 @@
-//! Products of int8 codes: exact, so that all instruction sets give the same integers.
+//! Products of int8 codes: exact, so that all instruction sets give the same integers. Also what is done
+//! with them by the register: the looks, the ranges of ranks, and coding itself, to the bit alike.
 //!
 //! Codes of rows come in lines of sixteen rows by four numbers ([`super::codes`]). A sum over
 //! 65536 numbers of -127..=127 fits an i32, also with VNNI's queries, which are 128 larger.

@@ -3,9 +3,10 @@
 //!
 //! For each query a thread keeps the `k` best of the ranks that rows have at least; the k-th of them
 //! is a rank that `k` rows reach, so a row that cannot reach it is not among the nearest. After each
-//! piece of work threads tell each other the highest of it. Rows that can reach it are collected; at
-//! the end those of all threads are put together for each query, and scored from their stored
-//! numbers, the most promising first. An answer has the bits of a full scan.
+//! piece of work threads tell each other the highest of it. Rows that can reach it are collected, and
+//! at the end scored from their stored numbers, the most promising first: those of all threads put
+//! together for each query, or where queries are fewer than threads each thread's for themselves. An
+//! answer has the bits of a full scan.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

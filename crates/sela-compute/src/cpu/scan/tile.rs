@@ -8,15 +8,13 @@
 #![allow(clippy::needless_range_loop)]
 
 use super::sums::Sums;
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{CACHE_LINE, Lanes};
 use crate::reference::LANES;
 
 /// Most rows in a tile.
 pub(super) const TILE_ROWS_MAX: usize = 4;
 /// Bytes of a tail: sixteen numbers.
 const TAIL_BYTES: usize = LANES * size_of::<f32>();
-/// Bytes that memory is fetched in.
-const CACHE_LINE: usize = 64;
 
 /// How stored numbers are read.
 pub(super) trait Number: Copy {
