@@ -44,21 +44,35 @@ use crate::isa::Isa;
 /// Outputs of a panel: a unit of work.
 const WIDTH: usize = 32;
 
-/// The sums of a block; of int8, the bits of i32.
+/// Panels that a block has at most.
+const PANELS: usize = 2;
+
+/// The sums of a block's rows and a panel; of int8, the bits of i32.
 #[repr(C, align(64))]
 struct Tile([[f32; WIDTH]; BLOCK]);
 
-/// A left side and a panel whose product is part of a sum.
+/// A block: its first rows, lines of each of them, and its first panels.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// At least one, at most `BLOCK`.
+    rows: usize,
+    /// At least one.
+    steps: usize,
+    /// One, or as many as [`Kernel::PANELS`].
+    panels: usize,
+}
+
+/// A left side and panels whose product is part of a sum.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Term {
     /// A block's rows in groups, step by step: a line of each row of a group, then those of the next
     /// step, so that a tile is read from one end to the other. `BLOCK` rows can be read.
     left: *const Line,
-    /// A panel: `steps * STEP_LINES` lines.
+    /// A panel, `steps * STEP_LINES` lines, and behind it others.
     panel: *const Line,
     /// What will be read soon, so that a unit may bring it near meanwhile; null if nothing is known
-    /// better than that a panel is read from one end to the other. Never read from.
+    /// better than that panels are read from one end to the other. Never read from.
     ahead: *const Line,
     /// How many lines.
     ahead_lines: usize,
@@ -226,6 +240,8 @@ trait Kernel {
     type Number: Number;
     /// The registers beside it.
     type Lanes: Lanes;
+    /// Panels of a block, where so many are left.
+    const PANELS: usize = 1;
     /// The unit in working order, until it is dropped.
     type Ready;
 
@@ -243,18 +259,16 @@ trait Kernel {
         unsafe { left::round(numbers, high, low) }
     }
 
-    /// The sums of `terms` over the first `rows` rows of a block, at most `BLOCK`; the other rows of
-    /// `sums` hold anything afterwards. Rows of the left side are `steps` lines long. Sends
-    /// each row of `meanwhile` once, when there is time for it.
+    /// The sums of `terms` over a block; rows and panels of `sums` that it does not have hold anything
+    /// afterwards. Sends each row of `meanwhile` once, when there is time for it.
     ///
     /// # Safety
     ///
     /// The terms are as they say.
     unsafe fn block(
-        rows: usize,
-        steps: usize,
+        shape: Shape,
         terms: &[Term],
-        sums: &mut Tile,
+        sums: &mut [Tile; PANELS],
         meanwhile: &Sending<'_>,
     );
 }
@@ -264,11 +278,12 @@ trait Kernel {
 struct Sending<'a> {
     packed: &'a Packed,
     left: Left,
-    sums: &'a Tile,
+    sums: &'a [Tile; PANELS],
     to: Output,
-    /// Rows that there are.
+    /// Rows that there are, and panels.
     rows: usize,
-    /// The block's first row, and its panel.
+    panels: usize,
+    /// The block's first row, and its first panel.
     row: usize,
     unit: usize,
 }
@@ -281,26 +296,54 @@ impl Sending<'_> {
     /// As for [`send`](Self::send), and for [`Kernel`].
     #[inline(always)]
     unsafe fn send_all<K: Kernel>(&self) {
-        let first = self.unit * WIDTH;
-        match self.to {
-            // What columns have in common stays in registers.
-            Output::Rows { to, how } if first + WIDTH <= self.packed.outputs => {
-                for at in (0..WIDTH).step_by(K::Lanes::LANES) {
-                    // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
-                    unsafe {
-                        let shared = K::Number::shared(self, at);
-                        for r in 0..self.rows {
-                            let to = to.at.add((self.row + r) * to.stride + first + at);
-                            let x = K::Number::value::<K::Lanes>(self, r, at, shared);
-                            self.store_one(x, to, how);
-                        }
+        let width = self.panels * WIDTH;
+        // SAFETY: the caller's promise.
+        unsafe {
+            match self.to {
+                Output::Rows { to, how } if self.unit * WIDTH + width <= self.packed.outputs => {
+                    if self.panels == PANELS {
+                        return self.send_columns::<K, { PANELS * WIDTH }>(to, how);
+                    }
+                    self.send_columns::<K, WIDTH>(to, how);
+                }
+                _ => {
+                    for r in 0..self.rows {
+                        self.send::<K>(r);
                     }
                 }
             }
-            _ => {
+        }
+    }
+
+    /// Sends all rows' first `N` columns, which there are, to rows of f32: a few registers side by side,
+    /// for what columns have in common stays in others, and what a row has is loaded once.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send_all`](Self::send_all).
+    #[inline(always)]
+    unsafe fn send_columns<K: Kernel, const N: usize>(&self, to: Rows<*mut f32>, how: How) {
+        const SIDE: usize = 4;
+        let lanes = K::Lanes::LANES;
+        let first = self.unit * WIDTH;
+        for at in (0..N).step_by(SIDE * lanes) {
+            // SAFETY: the caller's promise; `N` is a multiple of every register's width.
+            unsafe {
+                let mut shared = [K::Number::shared(self, at); SIDE];
+                for (i, shared) in shared.iter_mut().enumerate().skip(1) {
+                    if at + i * lanes < N {
+                        *shared = K::Number::shared(self, at + i * lanes);
+                    }
+                }
                 for r in 0..self.rows {
-                    // SAFETY: the caller's promise.
-                    unsafe { self.send::<K>(r) };
+                    let to = to.at.add((self.row + r) * to.stride + first);
+                    for (i, shared) in shared.iter().enumerate() {
+                        let at = at + i * lanes;
+                        if at < N {
+                            let x = K::Number::value::<K::Lanes>(self, r, at, *shared);
+                            self.store_one(x, to.add(at), how);
+                        }
+                    }
                 }
             }
         }
@@ -315,11 +358,25 @@ impl Sending<'_> {
     /// [`Lanes`].
     #[inline(always)]
     unsafe fn send<K: Kernel>(&self, r: usize) {
-        const { assert!(WIDTH == Form::Bf16.depth()) };
         if r >= self.rows {
             return;
         }
-        let (packed, first, row) = (self.packed, self.unit * WIDTH, self.row + r);
+        for panel in 0..self.panels {
+            // SAFETY: the caller's promise.
+            unsafe { self.send_panel::<K>(r, panel) };
+        }
+    }
+
+    /// The same of a panel of a row that there is.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send`](Self::send).
+    #[inline(always)]
+    unsafe fn send_panel<K: Kernel>(&self, r: usize, panel: usize) {
+        const { assert!(WIDTH == Form::Bf16.depth()) };
+        let (packed, unit, row) = (self.packed, self.unit + panel, self.row + r);
+        let (at, first) = (panel * WIDTH, unit * WIDTH);
         let n = WIDTH.min(packed.outputs - first);
         // SAFETY: the caller's promise; WIDTH is a multiple of every register's width.
         unsafe {
@@ -327,46 +384,58 @@ impl Sending<'_> {
                 Output::Rows { to, how } => {
                     let to = to.at.add(row * to.stride + first);
                     if n == WIDTH {
-                        return self.store::<K::Lanes, K::Number>(r, to, how);
+                        return self.store::<K::Lanes, K::Number>([r, at], to, how);
                     }
                     let mut numbers = [0.0; WIDTH];
                     numbers[..n].copy_from_slice(std::slice::from_raw_parts(to, n));
-                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), how);
+                    self.store::<K::Lanes, K::Number>([r, at], numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
                 Output::Lines { to, split } => {
                     // Behind the last output there are zeros.
                     let mut numbers = [0.0; WIDTH];
-                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), How::Set);
-                    let to = to.lines.add(self.unit * to.rows + row);
+                    self.store::<K::Lanes, K::Number>([r, at], numbers.as_mut_ptr(), How::Set);
+                    let to = to.lines.add(unit * to.rows + row);
                     let low = if split { Some(to.lower()) } else { None };
                     K::round(&numbers, to.at, low);
                 }
                 Output::Gelu(to) => {
                     let mut numbers = [0.0; WIDTH];
-                    self.store::<K::Lanes, K::Number>(r, numbers.as_mut_ptr(), How::Gelu);
+                    self.store::<K::Lanes, K::Number>([r, at], numbers.as_mut_ptr(), How::Gelu);
                     match n {
                         // Of a known length, so that it is no loop over numbers.
-                        WIDTH => to.put::<K>(row, self.unit, &numbers),
-                        n => to.put::<K>(row, self.unit, &numbers[..n]),
+                        WIDTH => to.put::<K>(row, unit, &numbers),
+                        n => to.put::<K>(row, unit, &numbers[..n]),
                     }
                 }
             }
         }
     }
 
-    /// Does to `WIDTH` numbers what is asked for.
+    /// Where the sums of a row are from a column on.
+    ///
+    /// # Safety
+    ///
+    /// There is such a row and such a column.
+    #[inline(always)]
+    unsafe fn sums(&self, r: usize, at: usize) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.sums[at / WIDTH].0[r].as_ptr().add(at % WIDTH) }
+    }
+
+    /// Does to the `WIDTH` numbers of a row from a column on what is asked for.
     ///
     /// # Safety
     ///
     /// As for [`send`](Self::send).
     #[inline(always)]
-    unsafe fn store<V: Lanes, N: Number>(&self, r: usize, to: *mut f32, how: How) {
-        for at in (0..WIDTH).step_by(V::LANES) {
+    unsafe fn store<V: Lanes, N: Number>(&self, [r, first]: [usize; 2], to: *mut f32, how: How) {
+        for i in (0..WIDTH).step_by(V::LANES) {
+            let at = first + i;
             // SAFETY: the caller's promise.
             unsafe {
                 let x = N::value::<V>(self, r, at, N::shared(self, at));
-                self.store_one(x, to.add(at), how);
+                self.store_one(x, to.add(i), how);
             }
         }
     }
@@ -459,65 +528,81 @@ unsafe fn product<K: Kernel>(
     assert!(K::Number::is_of(packed.form), "the kernel's numbers");
     assert!(packed.low.is_empty() || !left.low.is_null(), "both parts");
     // While a block is multiplied, the one before it goes where it belongs.
-    let [sums, before] = &mut [const { Tile([[0.0; WIDTH]; BLOCK]) }; 2];
+    let [sums, before] = &mut [const { [const { Tile([[0.0; WIDTH]; BLOCK]) }; PANELS] }; 2];
     let (mut sums, mut before) = (sums, before);
-    let mut done = (0, 0, 0);
+    let (mut done, mut done_row, mut done_unit) = (
+        Shape {
+            rows: 0,
+            steps,
+            panels: 1,
+        },
+        0,
+        0,
+    );
     // SAFETY: the caller's promise; blocks start inside the left side, which is of whole blocks,
     // and panels inside the layer.
     unsafe {
         let ready = K::ready();
-        let (last, blocks) = (units.end - 1, rows.div_ceil(BLOCK));
-        for unit in units {
+        let (end, blocks) = (units.end, rows.div_ceil(BLOCK));
+        let mut unit = units.start;
+        while unit < end {
+            let panels = if end - unit < K::PANELS { 1 } else { K::PANELS };
             for row in (0..rows).step_by(BLOCK) {
-                let n = BLOCK.min(rows - row);
+                let shape = Shape {
+                    rows: BLOCK.min(rows - row),
+                    steps,
+                    panels,
+                };
                 let block = left.skip_rows(row);
-                // While one panel is multiplied, each block brings its share of the next.
+                // While some panels are multiplied, each block brings its share of the next.
                 let panel_lines = steps * STEP_LINES;
-                let share = (unit + 1) * panel_lines + row / BLOCK * panel_lines / blocks;
-                let term = |left: *mut Line, panels: &[Line]| Term {
+                let next = panel_lines * K::PANELS.min(end - unit - panels);
+                let share = (unit + panels) * panel_lines + row / BLOCK * next / blocks;
+                let term = |left: *mut Line, packed: &[Line]| Term {
                     left: left.cast_const(),
-                    panel: panels.as_ptr().add(unit * panel_lines),
-                    ahead: match blocks > 1 && unit < last {
-                        true => panels.as_ptr().wrapping_add(share),
+                    panel: packed.as_ptr().add(unit * panel_lines),
+                    ahead: match blocks > 1 && next > 0 {
+                        true => packed.as_ptr().wrapping_add(share),
                         false => std::ptr::null(),
                     },
-                    ahead_lines: panel_lines / blocks,
+                    ahead_lines: next / blocks,
                 };
-                let (rows, first, of) = done;
                 let meanwhile = Sending {
                     packed,
                     left,
                     sums: before,
                     to,
-                    rows,
-                    row: first,
-                    unit: of,
+                    rows: done.rows,
+                    panels: done.panels,
+                    row: done_row,
+                    unit: done_unit,
                 };
                 let whole = term(block.high, &packed.high);
                 match packed.form {
                     Form::Bf16 | Form::Int8 | Form::Int16 => {
-                        K::block(n, steps, &[whole], sums, &meanwhile);
+                        K::block(shape, &[whole], sums, &meanwhile);
                     }
                     Form::Bf16x3 => {
                         let small = term(block.low, &packed.high);
                         let terms = [small, term(block.high, &packed.low), whole];
-                        K::block(n, steps, &terms, sums, &meanwhile);
+                        K::block(shape, &terms, sums, &meanwhile);
                     }
                 }
                 std::mem::swap(&mut sums, &mut before);
-                done = (n, row, unit);
+                (done, done_row, done_unit) = (shape, row, unit);
             }
+            unit += panels;
         }
         drop(ready);
-        let (rows, row, unit) = done;
         let sending = Sending {
             packed,
             left,
             sums: before,
             to,
-            rows,
-            row,
-            unit,
+            rows: done.rows,
+            panels: done.panels,
+            row: done_row,
+            unit: done_unit,
         };
         sending.send_all::<K>();
     }

@@ -21,7 +21,7 @@ use std::arch::x86_64::*;
 pub(crate) use kind::Rounded;
 use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK};
 use product::{Product16, Scores};
-use softmax::{largest, weigh};
+use softmax::{largest, score_factor, weigh};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
@@ -260,7 +260,10 @@ unsafe fn begin<K: Kind>(
             right_stride: TILE,
             steps: lines,
             chunk: SCORE_CHUNK,
-            step: K::step(head.query) * K::step(head.key),
+            step: match K::CODES {
+                true => K::step(head.query) * K::step(head.key) * score_factor::<K>(head.dim),
+                false => 1.0,
+            },
         };
         Scores {
             product,

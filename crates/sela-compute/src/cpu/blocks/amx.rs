@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use super::avx512::round;
 use super::number::{Bf16, Int8, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, Term, Tile, WIDTH,
+    BLOCK, Form, GROUP, Job, Kernel, Line, PANELS, STEP_LINES, Sending, Shape, Term, Tile, WIDTH,
     run as run_kernel,
 };
 use crate::cpu::amx::Tiles;
@@ -52,10 +52,9 @@ impl<N: Tiled> Kernel for Amx<N> {
 
     #[inline(always)]
     unsafe fn block(
-        rows: usize,
-        steps: usize,
+        Shape { rows, steps, .. }: Shape,
         terms: &[Term],
-        sums: &mut Tile,
+        [sums, _]: &mut [Tile; PANELS],
         meanwhile: &Sending<'_>,
     ) {
         const {

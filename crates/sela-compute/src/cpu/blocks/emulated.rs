@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 use super::left::CHUNK;
 use super::number::{Bf16, Int8, Int16, Number};
 use super::{
-    Form, GROUP, Job, Kernel, Line, STEP_LINES, Sending, TILE_LINES, Term, Tile, first_line, run,
+    Form, GROUP, Job, Kernel, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES, Term, Tile,
+    first_line, run,
 };
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::plain::Plain;
@@ -232,18 +233,17 @@ impl<N: Multiplied, V: Lanes, const NV: usize> Kernel for Emulated<N, V, NV> {
 
     #[inline(always)]
     unsafe fn block(
-        rows: usize,
-        steps: usize,
+        shape: Shape,
         terms: &[Term],
-        sums: &mut Tile,
+        [sums, _]: &mut [Tile; PANELS],
         meanwhile: &Sending<'_>,
     ) {
         // SAFETY: the caller's promise.
         unsafe { meanwhile.send_all::<Self>() };
-        for row in (0..rows).step_by(ROWS) {
+        for row in (0..shape.rows).step_by(ROWS) {
             for half in 0..2 {
                 // SAFETY: the caller's promise.
-                unsafe { N::tile::<V, NV>([row, half], steps, terms, sums) };
+                unsafe { N::tile::<V, NV>([row, half], shape.steps, terms, sums) };
             }
         }
     }

@@ -8,7 +8,7 @@ pub(super) trait Number {
     /// Whether a form's numbers are of this kind.
     fn is_of(form: Form) -> bool;
 
-    /// What a register's columns of a panel have in common, whatever the row.
+    /// What a register's columns of a block have in common, whatever the row.
     type Shared<V: Lanes>: Copy;
 
     /// That of the columns from `at` on.
@@ -35,7 +35,7 @@ pub(super) enum Int8 {}
 /// int16; sums are f32.
 pub(super) enum Int16 {}
 
-/// A register's numbers, one a column, of a panel from column `at` on.
+/// A register's numbers, one a column, of a block from column `at` on.
 ///
 /// # Safety
 ///
@@ -63,7 +63,7 @@ impl Number for Bf16 {
     #[inline(always)]
     unsafe fn value<V: Lanes>(of: &Sending<'_>, r: usize, at: usize, bias: V) -> V {
         // SAFETY: the caller's promise; sums are those of whole panels.
-        unsafe { V::load(of.sums.0[r].as_ptr().add(at)).add(bias) }
+        unsafe { V::load(of.sums(r, at)).add(bias) }
     }
 }
 
@@ -94,7 +94,7 @@ impl Number for Int8 {
         // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
             let Scale { step, base } = *of.left.scales.add(of.row + r);
-            let products = V::load_i32(of.sums.0[r].as_ptr().add(at).cast());
+            let products = V::load_i32(of.sums(r, at).cast());
             let base = sum.mla(V::splat(base), bias);
             products.mla(scale.mul(V::splat(step)), base)
         }
@@ -125,7 +125,7 @@ impl Number for Int16 {
         // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
             let Scale { step, .. } = *of.left.scales.add(of.row + r);
-            V::load(of.sums.0[r].as_ptr().add(at)).mla(scale.mul(V::splat(step)), bias)
+            V::load(of.sums(r, at)).mla(scale.mul(V::splat(step)), bias)
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::isa::Isa;
 const ROWS: [usize; 10] = [1, 2, 7, 13, 16, 17, 31, 32, 33, 70];
 const INPUTS: [usize; 13] = [1, 3, 4, 5, 16, 31, 32, 48, 63, 64, 65, 200, 900];
 const FORMS: [Form; 4] = [Form::Bf16, Form::Bf16x3, Form::Int8, Form::Int16];
-const OUTPUTS: [usize; 5] = [1, 16, 32, 48, 80];
+const OUTPUTS: [usize; 7] = [1, 16, 32, 48, 64, 80, 112];
 
 /// Everything that can multiply numbers of a form here, and word of what cannot.
 fn all(form: Form) -> Vec<Unit> {

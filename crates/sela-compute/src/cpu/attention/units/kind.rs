@@ -55,7 +55,8 @@ pub(crate) trait Kind {
     /// Sixteen numbers of two rows side by side, the first even, zeros for rows behind `len`.
     unsafe fn pair(rows: Self::Rows, first: usize, len: usize, column: usize) -> [__m512i; 2];
 
-    /// 32 weights, or numbers of the result, as a line, and what that leaves of them.
+    /// 32 weights, or numbers of the result, as a line, and what that leaves of them; of codes, those that
+    /// [`with_codes`] made of weights.
     unsafe fn line(low: __m512, high: __m512) -> [__m512i; 2];
 
     /// Adds to sixteen sums the products of sixteen pairs.
@@ -199,7 +200,7 @@ impl Coded {
             for row in 0..head.len {
                 for i in (0..head.dim).step_by(TILE) {
                     let x = _mm512_loadu_ps(at.add(row * stride + i));
-                    most = _mm512_max_ps(most, _mm512_abs_ps(x));
+                    most = _mm512_range_ps::<LARGEST_MAGNITUDE>(most, x);
                     finite = _mm512_fmadd_ps(x, _mm512_setzero_ps(), finite);
                 }
             }
@@ -220,20 +221,56 @@ impl Coded {
     #[inline(always)]
     unsafe fn load(self, row: usize, at: usize) -> __m512 {
         // SAFETY: the caller's promise.
-        unsafe { _mm512_loadu_ps(self.rows.at.add(row * self.rows.stride + at)) }
+        unsafe {
+            let x = _mm512_loadu_ps(self.rows.at.add(row * self.rows.stride + at));
+            with_codes(x, _mm512_set1_ps(self.per))
+        }
     }
 }
 
+/// Of `VRANGEPS`: the larger magnitude, without a sign; a number rather than a NaN.
+const LARGEST_MAGNITUDE: i32 = 0b1011;
+/// Added to a number between -2^22 and 2^22 it leaves the nearest integer in the lower bits.
+pub(super) const INTEGER: f32 = (3 << 22) as f32;
+
+/// Numbers in whose lowest sixteen bits are codes, `per` of them to a unit.
+///
 /// # Safety
 ///
 /// As for [`Kind`].
 #[inline(always)]
-unsafe fn codes(low: __m512, high: __m512) -> __m512i {
+pub(super) unsafe fn with_codes(x: __m512, per: __m512) -> __m512 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm512_fmadd_ps(x, per, _mm512_set1_ps(INTEGER)) }
+}
+
+/// The codes of sixteen numbers and of sixteen others, as [`with_codes`] has them: one's behind the other's
+/// or, `paired`, side by side.
+///
+/// # Safety
+///
+/// As for [`Kind`].
+#[inline(always)]
+unsafe fn codes(one: __m512, two: __m512, paired: bool) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
-        let low = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(low));
-        let high = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(high));
-        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+        // Of the words of both registers, 32 each, the even ones.
+        let lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let (first, second) = match paired {
+            true => {
+                let word = _mm512_add_epi32(lane, lane);
+                (
+                    word,
+                    _mm512_add_epi32(word, _mm512_set1_epi32(DEPTH as i32)),
+                )
+            }
+            false => {
+                let word = _mm512_slli_epi32::<2>(lane);
+                (word, _mm512_add_epi32(word, _mm512_set1_epi32(2)))
+            }
+        };
+        let order = _mm512_or_si512(first, _mm512_slli_epi32::<16>(second));
+        _mm512_permutex2var_epi16(_mm512_castps_si512(one), order, _mm512_castps_si512(two))
     }
 }
 
@@ -250,10 +287,8 @@ impl Kind for Codes {
     unsafe fn row(rows: Coded, row: usize, line: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let per = _mm512_set1_ps(rows.per);
-            let low = _mm512_mul_ps(rows.load(row, line * DEPTH), per);
-            let high = _mm512_mul_ps(rows.load(row, line * DEPTH + TILE), per);
-            let both = codes(low, high);
+            let at = line * DEPTH;
+            let both = codes(rows.load(row, at), rows.load(row, at + TILE), false);
             [both, both]
         }
     }
@@ -282,18 +317,13 @@ impl Kind for Codes {
     unsafe fn pair(rows: Coded, first: usize, len: usize, column: usize) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
         unsafe {
-            let per = _mm512_set1_ps(rows.per);
             let mut both = [_mm512_setzero_ps(); 2];
             for (row, x) in both.iter_mut().enumerate() {
                 if first + row < len {
-                    *x = _mm512_mul_ps(rows.load(first + row, column * TILE), per);
+                    *x = rows.load(first + row, column * TILE);
                 }
             }
-            // Numbers 0 and 16, 1 and 17, and so on.
-            let low = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-            let high = _mm512_add_epi32(low, _mm512_set1_epi32(TILE as i32));
-            let order = _mm512_or_si512(low, _mm512_slli_epi32::<16>(high));
-            let both = _mm512_permutexvar_epi16(order, codes(both[0], both[1]));
+            let both = codes(both[0], both[1], true);
             [both, both]
         }
     }
@@ -301,7 +331,7 @@ impl Kind for Codes {
     #[inline(always)]
     unsafe fn line(low: __m512, high: __m512) -> [__m512i; 2] {
         // SAFETY: the caller's promise.
-        let both = unsafe { codes(low, high) };
+        let both = unsafe { codes(low, high, false) };
         [both, both]
     }
 

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kind::WEIGHT_MOST;
+use super::kind::{INTEGER, WEIGHT_MOST, with_codes};
 use super::{DEPTH, Kind, TILE, store};
 use crate::cpu::blocks::Twice;
 use crate::cpu::lanes::Lanes;
@@ -27,6 +27,15 @@ fn exp2(x: __m512) -> __m512 {
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[1]));
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(EXP2_FIT[0]));
     _mm512_scalef_ps(sum, x)
+}
+
+/// What a score is multiplied by to be an exponent: of 2 or, split, of e.
+pub(super) fn score_factor<K: Kind>(dim: usize) -> f32 {
+    let scale = 1.0 / (dim as f32).sqrt();
+    match K::SPLIT {
+        true => scale,
+        false => scale * std::f32::consts::LOG2_E,
+    }
 }
 
 /// The largest of a row of scores.
@@ -62,7 +71,8 @@ pub(super) unsafe fn largest(scores: *const f32, len: usize) -> f32 {
 }
 
 /// Writes `exp((score - largest) / sqrt(dim))` of a row of scores as lines of weights, a tile apart,
-/// zeros behind the last, and returns their sum; of codes the sum of the codes.
+/// zeros behind the last, and returns their sum; of codes, whose scores are multiplied by [`score_factor`],
+/// the sum of the codes.
 ///
 /// # Safety
 ///
@@ -78,11 +88,7 @@ pub(super) unsafe fn weigh<K: Kind>(
     // SAFETY: the caller's promise; scores are there up to the next multiple of 32.
     unsafe {
         let largest = _mm512_set1_ps(largest);
-        let scale = 1.0 / (dim as f32).sqrt();
-        let factor = match K::SPLIT {
-            true => _mm512_set1_ps(scale),
-            false => _mm512_set1_ps(scale * std::f32::consts::LOG2_E),
-        };
+        let factor = _mm512_set1_ps(score_factor::<K>(dim));
         let most = _mm512_set1_ps(WEIGHT_MOST);
         let mut sums = [_mm512_setzero_ps(); 2];
         // Of sixteen scores from `at` on those weights that `here` names, which are added up: of codes what
@@ -92,17 +98,23 @@ pub(super) unsafe fn weigh<K: Kind>(
             ($at:expr, $here:expr, $chain:literal) => {{
                 // Not multiplied first: the largest, rounded, might be left above zero.
                 let x = _mm512_sub_ps(_mm512_load_ps(scores.add($at)), largest);
-                let x = _mm512_mul_ps(x, factor);
+                // Those of codes are multiplied already, by what a code stands for.
+                let x = if K::CODES {
+                    x
+                } else {
+                    _mm512_mul_ps(x, factor)
+                };
                 let e = if K::SPLIT { exp(Avx512(x)).0 } else { exp2(x) };
                 let e = match $here {
                     u16::MAX => e,
                     here => _mm512_maskz_mov_ps(here, e),
                 };
-                let e = match K::CODES {
-                    true => _mm512_roundscale_ps::<0>(_mm512_mul_ps(e, most)),
+                let e = if K::CODES { with_codes(e, most) } else { e };
+                let part = match K::CODES {
+                    true => _mm512_sub_ps(e, _mm512_set1_ps(INTEGER)),
                     false => e,
                 };
-                sums[$chain] = _mm512_add_ps(sums[$chain], e);
+                sums[$chain] = _mm512_add_ps(sums[$chain], part);
                 e
             }};
         }
