@@ -29,7 +29,7 @@ pub(crate) mod tests;
 
 use std::ops::Range;
 
-use left::{BLOCK, Scale, first_line};
+use left::{BLOCK, Midway, Scale, first_line};
 pub(crate) use left::{Columns, Form, GROUP, Left, Line, Room, Twice};
 use number::Number;
 pub(crate) use packed::Packed;
@@ -154,13 +154,22 @@ pub(crate) enum Job<'a> {
         rows: Range<usize>,
         to: Left,
     },
+    /// Rows of [`Output::GeluCodes`] of a product over `left`, rounded into the rows of a left side
+    /// that `rows` are.
+    Narrow {
+        packed: &'a Packed,
+        left: Left,
+        from: Rows<*const u32>,
+        rows: Range<usize>,
+        to: Left,
+    },
 }
 
 impl Job<'_> {
     /// The form of the numbers that it is about.
     fn form(&self) -> Form {
         match self {
-            Job::Product { packed, .. } => packed.form,
+            Job::Product { packed, .. } | Job::Narrow { packed, .. } => packed.form,
             Job::Round { to, .. } => to.form,
         }
     }
@@ -173,6 +182,9 @@ pub(crate) enum Output {
     Rows { to: Rows<*mut f32>, how: How },
     /// Through GELU into the left side, of bf16, of a product whose inputs the outputs are.
     Gelu(Left),
+    /// Of int8: through GELU into rows of [`Packed::words`] words, to become the left side of a product whose
+    /// inputs the outputs are, see [`Job::Narrow`].
+    GeluCodes(Rows<*mut u32>),
     /// Rounded to bf16, `split` in two parts, a panel's rows one after the other.
     Lines { to: Columns, split: bool },
 }
@@ -259,6 +271,17 @@ trait Kernel {
         unsafe { left::round(numbers, high, low) }
     }
 
+    /// Rounds a row's codes of 16 bits, of `step`, into the codes of int8 that a row of a left side is.
+    ///
+    /// # Safety
+    ///
+    /// The row is there and nothing else touches it.
+    #[inline(always)]
+    unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+        // SAFETY: the caller's promise.
+        unsafe { to.put_codes(row, codes, step) }
+    }
+
     /// The sums of `terms` over a block; rows and panels of `sums` that it does not have hold anything
     /// afterwards. Sends each row of `meanwhile` once, when there is time for it.
     ///
@@ -306,6 +329,12 @@ impl Sending<'_> {
                     }
                     self.send_columns::<K, WIDTH>(to, how);
                 }
+                Output::GeluCodes(to) => {
+                    if self.panels == PANELS {
+                        return self.send_codes::<K, PANELS>(to, 0..self.rows);
+                    }
+                    self.send_codes::<K, 1>(to, 0..self.rows);
+                }
                 _ => {
                     for r in 0..self.rows {
                         self.send::<K>(r);
@@ -349,6 +378,43 @@ impl Sending<'_> {
         }
     }
 
+    /// Sends some rows' first panels through GELU as codes of 16 bits, those of two columns that are sixteen
+    /// apart in a word.
+    ///
+    /// # Safety
+    ///
+    /// As for [`send_all`](Self::send_all).
+    #[inline(always)]
+    unsafe fn send_codes<K: Kernel, const P: usize>(&self, to: Rows<*mut u32>, rows: Range<usize>) {
+        const WORDS: usize = WIDTH / 2;
+        /// See [`Midway`].
+        const INTEGER: f32 = (3 << 22) as f32;
+        for i in (0..WORDS).step_by(K::Lanes::LANES) {
+            // SAFETY: the caller's promise; sixteen is a multiple of every register's width.
+            unsafe {
+                let mut shared = [[K::Number::shared(self, i); 2]; P];
+                for (at, shared) in shared.as_flattened_mut().iter_mut().enumerate() {
+                    *shared = K::Number::shared(self, at * WORDS + i);
+                }
+                for r in rows.clone() {
+                    let row = self.row + r;
+                    let midway = self.packed.midway(*self.left.scales.add(row));
+                    let per = K::Lanes::splat(midway.per);
+                    for (panel, shared) in shared.iter().enumerate() {
+                        let mut codes = [per; 2];
+                        for (j, code) in codes.iter_mut().enumerate() {
+                            let at = panel * WIDTH + j * WORDS + i;
+                            let x = K::Number::value::<K::Lanes>(self, r, at, shared[j]);
+                            *code = self.gelu(x).fma(per, K::Lanes::splat(INTEGER));
+                        }
+                        let to = to.at.add(row * to.stride + (self.unit + panel) * WORDS + i);
+                        K::Lanes::store_low_halves(codes, to);
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends a row on its way: adds the bias and stores it, or its GELU. Rows that there are not are
     /// left alone.
     ///
@@ -361,9 +427,17 @@ impl Sending<'_> {
         if r >= self.rows {
             return;
         }
-        for panel in 0..self.panels {
-            // SAFETY: the caller's promise.
-            unsafe { self.send_panel::<K>(r, panel) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Output::GeluCodes(to) = self.to {
+                return match self.panels {
+                    PANELS => self.send_codes::<K, PANELS>(to, r..r + 1),
+                    _ => self.send_codes::<K, 1>(to, r..r + 1),
+                };
+            }
+            for panel in 0..self.panels {
+                self.send_panel::<K>(r, panel);
+            }
         }
     }
 
@@ -391,6 +465,7 @@ impl Sending<'_> {
                     self.store::<K::Lanes, K::Number>([r, at], numbers.as_mut_ptr(), how);
                     std::slice::from_raw_parts_mut(to, n).copy_from_slice(&numbers[..n]);
                 }
+                Output::GeluCodes(..) => unreachable!("a row's panels go together"),
                 Output::Lines { to, split } => {
                     // Behind the last output there are zeros.
                     let mut numbers = [0.0; WIDTH];
@@ -501,6 +576,20 @@ unsafe fn run<K: Kernel>(job: &Job<'_>) {
                 for row in rows.clone() {
                     let from = std::slice::from_raw_parts(from.at.add(row * from.stride), *inputs);
                     to.put_row::<K>(row, from);
+                }
+            }
+            Job::Narrow {
+                packed,
+                left,
+                from,
+                rows,
+                to,
+            } => {
+                for row in rows.clone() {
+                    let codes = from.at.add(row * from.stride);
+                    let codes = std::slice::from_raw_parts(codes, packed.words());
+                    let Midway { step, .. } = packed.midway(*left.scales.add(row));
+                    K::narrow(codes, step, row, *to);
                 }
             }
         }

@@ -57,6 +57,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store_low_bytes(four: [Self; 4], to: *mut u32);
     /// Stores of each lane the lowest sixteen of its bits.
     unsafe fn store_low_words(self, to: *mut u16);
+    /// Stores a word a lane: of both its lowest sixteen bits, the first one's lowest.
+    unsafe fn store_low_halves(both: [Self; 2], to: *mut u32);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;

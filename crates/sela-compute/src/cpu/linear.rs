@@ -152,6 +152,10 @@ impl Linear {
                     to: match to {
                         To::Set(to) => Output::Rows { to, how: How::Set },
                         To::Add(to) => Output::Rows { to, how: How::Add },
+                        To::Gelu(to, _) if packed.has_midway() => Output::GeluCodes(Rows {
+                            at: to.at.cast(),
+                            stride: packed.words(),
+                        }),
                         To::Gelu(to, _) if packed.rounds_whole_rows() => {
                             let how = How::Gelu;
                             Output::Rows { to, how }
@@ -162,6 +166,44 @@ impl Linear {
                 }),
             }
         }
+    }
+}
+
+impl Linear {
+    /// Rounds rows that [`To::Gelu`] made of this layer's outputs, where they were not rounded then: `x` is
+    /// the left side that they were made from.
+    ///
+    /// # Safety
+    ///
+    /// The rows are there on all sides, nothing else touches those of `to`.
+    pub(crate) unsafe fn round_gelu(
+        &self,
+        from: Rows<*const f32>,
+        x: Left,
+        rows: Range<usize>,
+        to: Left,
+    ) {
+        let Self::Blocks(packed) = self else { return };
+        let job = match packed.has_midway() {
+            true => Job::Narrow {
+                packed,
+                left: x,
+                from: Rows {
+                    at: from.at.cast(),
+                    stride: packed.words(),
+                },
+                rows,
+                to,
+            },
+            false => Job::Round {
+                from,
+                inputs: packed.outputs,
+                rows,
+                to,
+            },
+        };
+        // SAFETY: the caller's promise.
+        unsafe { packed.unit.run(&job) };
     }
 }
 
@@ -181,7 +223,8 @@ pub(crate) enum To {
     /// On top of what is there.
     Add(Rows<*mut f32>),
     /// Through GELU, to be the left side of the next product: to one or the other. Where rows are
-    /// rounded whole only, see [`Form::rounds_whole_rows`], to the first.
+    /// rounded whole only, see [`Form::rounds_whole_rows`], to the first, for
+    /// [`round_gelu`](Linear::round_gelu).
     Gelu(Rows<*mut f32>, Left),
     /// Rounded to bf16 or `split` in two parts of it, where products are of blocks.
     Lines { to: Columns, split: bool },

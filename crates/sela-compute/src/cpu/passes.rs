@@ -443,7 +443,7 @@ impl CpuForward<'_> {
                     stride: inner.stride,
                 };
                 if whole_rows {
-                    self.round(inner_read, up.outputs(), member.share(n, 1), inner_left);
+                    up.round_gelu(inner_read, lines, member.share(n, 1), inner_left);
                     clock.was_then_wait(Stage::Norm, member);
                 }
                 let input = Input {

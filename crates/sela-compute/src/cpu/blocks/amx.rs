@@ -8,11 +8,11 @@ use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;
 
-use super::avx512::round;
+use super::avx512::{narrow, round};
 use super::number::{Bf16, Int8, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Line, PANELS, STEP_LINES, Sending, Shape, Term, Tile, WIDTH,
-    run as run_kernel,
+    BLOCK, Form, GROUP, Job, Kernel, Left, Line, PANELS, STEP_LINES, Sending, Shape, Term, Tile,
+    WIDTH, run as run_kernel,
 };
 use crate::cpu::amx::Tiles;
 use crate::cpu::lanes::x86::Avx512;
@@ -48,6 +48,12 @@ impl<N: Tiled> Kernel for Amx<N> {
     unsafe fn round(numbers: &[f32; Form::Bf16.depth()], high: *mut Line, low: Option<*mut Line>) {
         // SAFETY: the caller's promise, who enables AVX-512 BF16.
         unsafe { round(numbers, high, low) }
+    }
+
+    #[inline(always)]
+    unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+        // SAFETY: the caller's promise, who enables AVX-512 BW.
+        unsafe { narrow(codes, step, row, to) }
     }
 
     #[inline(always)]

@@ -7,10 +7,11 @@
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
+use super::left::Narrowing;
 use super::number::{Bf16, Int8, Int16, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES, Term,
-    Tile, first_line, run as run_kernel,
+    BLOCK, Form, GROUP, Job, Kernel, Left, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES,
+    Term, Tile, first_line, run as run_kernel,
 };
 use crate::cpu::lanes::bring_near;
 use crate::cpu::lanes::x86::{Avx512, bf16_left_over, bf16_line};
@@ -262,6 +263,12 @@ impl<N: Multiplied> Kernel for Registers<N> {
     }
 
     #[inline(always)]
+    unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+        // SAFETY: the caller's promise, who enables AVX-512 BW.
+        unsafe { narrow(codes, step, row, to) }
+    }
+
+    #[inline(always)]
     unsafe fn block(
         shape: Shape,
         terms: &[Term],
@@ -360,6 +367,80 @@ pub(super) unsafe fn round(
         _mm512_store_si512(high.cast(), upper);
         if let Some(low) = low {
             _mm512_store_si512(low.cast(), bf16_left_over(upper, numbers[0], numbers[1]));
+        }
+    }
+}
+
+/// [`Kernel::narrow`] by AVX-512.
+///
+/// # Safety
+///
+/// As for [`Kernel::narrow`], and the CPU has AVX-512 BW, which the caller enables.
+#[inline(always)]
+pub(super) unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+    // SAFETY: the caller's promise; a panel is a register of words.
+    unsafe {
+        let (mut least, mut largest) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        for panel in codes.chunks_exact(GROUP) {
+            let codes = _mm512_loadu_si512(panel.as_ptr().cast());
+            least = _mm512_min_epi16(least, codes);
+            largest = _mm512_max_epi16(largest, codes);
+        }
+        // The least of eight as it is without a sign: 0x8000 makes the lowest of them zero, and 0x7fff the
+        // highest.
+        let low = _mm_set1_epi16(i16::MIN);
+        let high = _mm_set1_epi16(i16::MAX);
+        let least = _mm_minpos_epu16(_mm_xor_si128(halved(least, false), low));
+        let largest = _mm_minpos_epu16(_mm_xor_si128(halved(largest, true), high));
+        let least = _mm_extract_epi16::<0>(least) as i16 ^ i16::MIN;
+        let largest = _mm_extract_epi16::<0>(largest) as i16 ^ i16::MAX;
+        let narrowing = Narrowing::new(least, largest);
+        *to.scales.add(row) = narrowing.scale(step);
+        let factor = _mm512_set1_epi16(narrowing.factor);
+        let zero = _mm512_set1_epi16(narrowing.zero);
+        // Two codes of one register, then two of the other.
+        let order = _mm512_broadcast_i32x4(_mm_setr_epi8(
+            0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15,
+        ));
+        let first = to.high.add(first_line(row, to.steps));
+        for (step, words) in codes.chunks(2 * GROUP).enumerate() {
+            let one = _mm512_loadu_si512(words.as_ptr().cast());
+            let two = match words.len() {
+                GROUP => _mm512_setzero_si512(),
+                _ => _mm512_loadu_si512(words.as_ptr().add(GROUP).cast()),
+            };
+            let one = _mm512_add_epi16(_mm512_mulhrs_epi16(one, factor), zero);
+            let two = _mm512_add_epi16(_mm512_mulhrs_epi16(two, factor), zero);
+            let line = _mm512_shuffle_epi8(_mm512_packus_epi16(one, two), order);
+            _mm512_store_si512(first.add(step * GROUP).cast(), line);
+        }
+    }
+}
+
+/// The least, or the largest, of each fourth of 32 codes.
+///
+/// # Safety
+///
+/// As for [`narrow`].
+#[inline(always)]
+unsafe fn halved(codes: __m512i, largest: bool) -> __m128i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (
+            _mm512_castsi512_si256(codes),
+            _mm512_extracti64x4_epi64::<1>(codes),
+        );
+        let both = match largest {
+            true => _mm256_max_epi16(a, b),
+            false => _mm256_min_epi16(a, b),
+        };
+        let (a, b) = (
+            _mm256_castsi256_si128(both),
+            _mm256_extracti128_si256::<1>(both),
+        );
+        match largest {
+            true => _mm_max_epi16(a, b),
+            false => _mm_min_epi16(a, b),
         }
     }
 }

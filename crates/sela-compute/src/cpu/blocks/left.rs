@@ -104,6 +104,70 @@ impl Form {
 pub(super) struct Scale {
     pub(super) step: f32,
     pub(super) base: f32,
+    /// Of int8: no less than the Euclidean length of what the codes stand for.
+    pub(super) length: f32,
+}
+
+/// Codes of 16 bits that a row of int8's has on the way from one product to the next: they are there before
+/// its range is known, so they go as far as nothing can go beyond.
+#[derive(Clone, Copy)]
+pub(super) struct Midway {
+    /// Codes to a unit, and what one stands for.
+    pub(super) per: f32,
+    pub(super) step: f32,
+}
+
+impl Midway {
+    /// Codes of numbers up to `most` on either side of zero.
+    pub(super) fn up_to(most: f32) -> Self {
+        /// Room for what rounding adds.
+        const MOST: f32 = 32_000.0;
+        let per = MOST / most;
+        Self {
+            // Nothing is left of numbers so small that this has no end.
+            per: if per.is_finite() { per } else { 0.0 },
+            step: most / MOST,
+        }
+    }
+}
+
+/// How codes of 16 bits become codes of a row of int8: `code * factor / 2^15`, rounded, and `zero` more.
+#[derive(Clone, Copy)]
+pub(super) struct Narrowing {
+    pub(super) factor: i16,
+    pub(super) zero: i16,
+}
+
+impl Narrowing {
+    /// For codes between two, zero among them: 254 steps at most, so that rounding at both ends makes 255
+    /// of them at most.
+    #[inline(always)]
+    pub(super) fn new(least: i16, largest: i16) -> Self {
+        let range = (i32::from(largest) - i32::from(least)).max(1);
+        let factor = ((254 << 15) / range).min(i32::from(i16::MAX)) as i16;
+        Self {
+            factor,
+            zero: -Self { factor, zero: 0 }.apply(least),
+        }
+    }
+
+    /// The code of one.
+    #[inline(always)]
+    pub(super) fn apply(self, code: i16) -> i16 {
+        let product = i32::from(code) * i32::from(self.factor);
+        ((product + (1 << 14)) >> 15) as i16 + self.zero
+    }
+
+    /// What codes stand for that were of `step`. Nobody asks for their length.
+    #[inline(always)]
+    pub(super) fn scale(self, step: f32) -> Scale {
+        let step = step * (32_768.0 / f32::from(self.factor));
+        Scale {
+            step,
+            base: -f32::from(self.zero) * step,
+            length: f32::INFINITY,
+        }
+    }
 }
 
 /// A left side: whole blocks of rows in groups, each row in whole lines. Members of a job share it,
@@ -332,6 +396,7 @@ impl Left {
                 least,
                 largest,
                 finite,
+                length,
             } = extent::<V>(numbers);
             let (least, largest) = (least.min(0.0), largest.max(0.0));
             let step = (largest - least) / STEPS + finite;
@@ -345,6 +410,8 @@ impl Left {
             *self.scales.add(row) = Scale {
                 step,
                 base: -zero * step,
+                // A number's code may be half a step off, and these lines off by a little.
+                length: (length + step * (numbers.len() as f32).sqrt()) * 1.001,
             };
             let (per_step, zero) = (V::splat(per_step), V::splat(INTEGER + zero));
             for (step, numbers) in numbers.chunks(DEPTH).enumerate() {
@@ -368,6 +435,36 @@ impl Left {
         }
     }
 
+    /// Rounds a row's codes of 16 bits, of `step`, to the codes of int8, whose last line is filled up with
+    /// zero's. A word is two inputs that are sixteen apart, a panel sixteen words.
+    ///
+    /// # Safety
+    ///
+    /// As for [`put_row`](Self::put_row).
+    #[inline(always)]
+    pub(super) unsafe fn put_codes(self, row: usize, codes: &[u32], step: f32) {
+        let halves = |word: &u32| [*word as i16, (*word >> 16) as i16];
+        let (mut least, mut largest) = (0, 0);
+        for code in codes.iter().flat_map(halves) {
+            (least, largest) = (code.min(least), code.max(largest));
+        }
+        let narrowing = Narrowing::new(least, largest);
+        let first = first_line(row, self.steps);
+        // SAFETY: the caller's promise; a line is the words of two panels.
+        unsafe {
+            *self.scales.add(row) = narrowing.scale(step);
+            for (step, words) in codes.chunks(2 * GROUP).enumerate() {
+                let line = &mut (*self.high.add(first + step * GROUP)).0;
+                for (i, to) in line.iter_mut().enumerate() {
+                    let both = [i, GROUP + i].map(|at| words.get(at).map_or([0; 2], halves));
+                    let [[a, b], [c, d]] =
+                        both.map(|codes| codes.map(|code| narrowing.apply(code) as u8));
+                    *to = u32::from_le_bytes([a, b, c, d]);
+                }
+            }
+        }
+    }
+
     /// Rounds a row's numbers to even steps, [`LEFT_MOST`] up to the largest on either side of zero.
     ///
     /// # Safety
@@ -385,10 +482,15 @@ impl Left {
                 least,
                 largest,
                 finite,
+                length,
             } = extent::<V>(numbers);
             let most = largest.max(-least);
             let step = most / LEFT_MOST + finite;
-            *self.scales.add(row) = Scale { step, base: 0.0 };
+            *self.scales.add(row) = Scale {
+                step,
+                base: 0.0,
+                length,
+            };
             // Nothing is left of numbers so small that this has no end.
             let per_step = LEFT_MOST / most;
             let per_step = V::splat(if per_step.is_finite() { per_step } else { 0.0 });
@@ -417,6 +519,8 @@ struct Extent {
     largest: f32,
     /// Zero, or NaN if one is not finite, whatever the least and the largest then are.
     finite: f32,
+    /// No less than the root of the sum of their squares, up to rounding.
+    length: f32,
 }
 
 /// # Safety
@@ -432,29 +536,36 @@ unsafe fn extent<V: Lanes>(numbers: &[f32]) -> Extent {
     unsafe {
         let mut least = [V::splat(f32::INFINITY); CHAINS];
         let mut largest = [V::splat(f32::NEG_INFINITY); CHAINS];
-        let mut finite = [V::splat(0.0); CHAINS];
+        let mut squares = [V::splat(0.0); CHAINS];
         for numbers in whole.chunks_exact(turn) {
             for i in 0..CHAINS {
                 let x = V::load(numbers.as_ptr().add(i * V::LANES));
                 least[i] = least[i].min(x);
                 largest[i] = largest[i].max(x);
-                finite[i] = x.mla(V::splat(0.0), finite[i]);
+                squares[i] = x.mla(x, squares[i]);
             }
         }
-        let [a, b, c, d] = finite;
-        let mut finite = a.add(b).add(c.add(d)).sum();
+        let [a, b, c, d] = squares;
+        let mut squares = a.add(b).add(c.add(d)).sum();
         let [a, b, c, d] = least;
         let mut least = -V::splat(0.0).sub(a.min(b).min(c.min(d))).max_lane();
         let [a, b, c, d] = largest;
         let mut largest = a.max(b).max(c.max(d)).max_lane();
         for &x in rest {
             (least, largest) = (least.min(x), largest.max(x));
-            finite += x * 0.0;
+            squares += x * x;
+        }
+        let (mut finite, mut length) = (0.0, squares.sqrt());
+        if !squares.is_finite() {
+            // One is not, or they are large. NaN stays NaN.
+            finite = numbers.iter().map(|x| x * 0.0).sum();
+            length = largest.max(-least) * (numbers.len() as f32).sqrt() + finite;
         }
         Extent {
             least,
             largest,
             finite,
+            length,
         }
     }
 }

@@ -93,7 +93,7 @@ impl Number for Int8 {
     ) -> V {
         // SAFETY: the caller's promise; sums are those of whole panels.
         unsafe {
-            let Scale { step, base } = *of.left.scales.add(of.row + r);
+            let Scale { step, base, .. } = *of.left.scales.add(of.row + r);
             let products = V::load_i32(of.sums(r, at).cast());
             let base = sum.mla(V::splat(base), bias);
             products.mla(scale.mul(V::splat(step)), base)

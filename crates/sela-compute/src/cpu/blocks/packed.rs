@@ -1,6 +1,6 @@
 //! Weights of a linear layer, packed once as they are read.
 
-use super::left::{CHUNK, Form, LEFT_MOST, Line, left_over, rounded};
+use super::left::{CHUNK, Form, LEFT_MOST, Line, Midway, Scale, left_over, rounded};
 use super::{Unit, WIDTH};
 
 /// Lines of a tile.
@@ -21,6 +21,10 @@ pub(crate) struct Packed {
     /// Of int8: that times the sum of its codes, which is what the base of a row of the left side is
     /// multiplied by.
     pub(super) sum: Vec<f32>,
+    /// Of int8: the largest Euclidean length of what an output's codes stand for.
+    length: f32,
+    /// The largest magnitude of a bias.
+    most_bias: f32,
     pub(crate) unit: Unit,
     pub(super) form: Form,
     pub(super) inputs: usize,
@@ -43,6 +47,7 @@ impl Packed {
             "weight and bias of one layer"
         );
         let padded = outputs.next_multiple_of(WIDTH);
+        let most_bias = bias.iter().fold(0f32, |most, x| most.max(x.abs()));
         let mut bias = bias.to_vec();
         bias.resize(padded, 0.0);
         let mut packed = Self {
@@ -51,6 +56,8 @@ impl Packed {
             bias,
             scale: Vec::new(),
             sum: Vec::new(),
+            length: 0.0,
+            most_bias,
             unit,
             form,
             inputs,
@@ -78,8 +85,11 @@ impl Packed {
             codes.extend(weight.iter().map(|&x| code(x, per)));
             let own = &codes[output * self.inputs..];
             let sum: i32 = own.iter().map(|&code| i32::from(code)).sum();
+            let squares = own.iter().map(|&code| f64::from(code) * f64::from(code));
+            let length = squares.sum::<f64>().sqrt() as f32;
             self.scale[output] = if per > 0.0 { 1.0 / per } else { 0.0 };
             self.sum[output] = self.scale[output] * sum as f32;
+            self.length = self.length.max(self.scale[output] * length);
         }
         self.high = self.lines(&codes, |code| u32::from(code as u8));
     }
@@ -124,6 +134,13 @@ impl Packed {
         [&self.high, &self.low].map(|lines| bytemuck::cast_slice(lines))
     }
 
+    /// What an output of a row, or its GELU, is as a code of 16 bits. By the inequality of Cauchy and Schwarz it
+    /// is not beyond the length of the row times the longest of the outputs' weights, and the bias.
+    #[inline(always)]
+    pub(super) fn midway(&self, row: Scale) -> Midway {
+        Midway::up_to(row.length * self.length + self.most_bias)
+    }
+
     /// See [`Form::rounds_whole_rows`].
     pub(crate) fn rounds_whole_rows(&self) -> bool {
         self.form.rounds_whole_rows()
@@ -131,6 +148,16 @@ impl Packed {
 
     pub(crate) fn units(&self) -> usize {
         self.outputs.div_ceil(WIDTH)
+    }
+
+    /// Whether outputs that become a left side are codes of 16 bits on the way.
+    pub(crate) fn has_midway(&self) -> bool {
+        self.form == Form::Int8
+    }
+
+    /// Words of a row of outputs as codes of 16 bits.
+    pub(crate) fn words(&self) -> usize {
+        self.units() * WIDTH / 2
     }
 
     pub(crate) const fn unit_width(&self) -> usize {

@@ -64,6 +64,14 @@ impl Lanes for Neon {
         unsafe { vst1_u16(to, vmovn_u32(vreinterpretq_u32_f32(self.0))) };
     }
     #[inline(always)]
+    unsafe fn store_low_halves([one, two]: [Self; 2], to: *mut u32) {
+        // SAFETY: see above.
+        unsafe {
+            let (one, two) = (vreinterpretq_u32_f32(one.0), vreinterpretq_u32_f32(two.0));
+            vst1q_u32(to, vsliq_n_u32::<16>(one, two));
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { vaddq_f32(self.0, other.0) })

@@ -57,6 +57,15 @@ impl Lanes for Plain {
         unsafe { to.cast::<[u16; 4]>().write_unaligned(words) };
     }
     #[inline(always)]
+    unsafe fn store_low_halves([one, two]: [Self; 2], to: *mut u32) {
+        let word = |i: usize| one.0[i].to_bits() & 0xffff | two.0[i].to_bits() << 16;
+        // SAFETY: the caller promises four writable values, which need not be aligned.
+        unsafe {
+            to.cast::<[u32; 4]>()
+                .write_unaligned([0, 1, 2, 3].map(word))
+        };
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }

@@ -64,6 +64,16 @@ impl Lanes for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn store_low_halves([one, two]: [Self; 2], to: *mut u32) {
+        // SAFETY: see above.
+        unsafe {
+            let (one, two) = (_mm256_castps_si256(one.0), _mm256_castps_si256(two.0));
+            // Of each word the upper half from the second.
+            let both = _mm256_blend_epi16::<0xaa>(one, _mm256_slli_epi32::<16>(two));
+            _mm256_storeu_si256(to.cast(), both);
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm256_add_ps(self.0, other.0) })
@@ -199,6 +209,20 @@ impl Lanes for Avx512 {
                 to.cast(),
                 _mm512_cvtepi32_epi16(_mm512_castps_si512(self.0)),
             );
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_low_halves([one, two]: [Self; 2], to: *mut u32) {
+        // SAFETY: see above.
+        unsafe {
+            let (one, two) = (_mm512_castps_si512(one.0), _mm512_castps_si512(two.0));
+            // Half 2i of the first beside half 2i of the second, which are numbered from 32 on.
+            let even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+            let order = _mm512_or_si512(
+                even,
+                _mm512_slli_epi32::<16>(_mm512_add_epi32(even, _mm512_set1_epi32(32))),
+            );
+            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(one, order, two));
         }
     }
     #[inline(always)]
