@@ -543,7 +543,8 @@ impl Sending<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match self.packed.form {
-                Form::Bf16 | Form::Int8 | Form::Int16 => math::gelu_coarse(x),
+                Form::Int8 => math::gelu_rough(x),
+                Form::Bf16 | Form::Int16 => math::gelu_coarse(x),
                 Form::Bf16x3 => math::gelu(x),
             }
         }

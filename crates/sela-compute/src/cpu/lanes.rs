@@ -65,6 +65,12 @@ pub(crate) trait Lanes: Copy {
     unsafe fn div(self, other: Self) -> Self;
     unsafe fn max(self, other: Self) -> Self;
     unsafe fn min(self, other: Self) -> Self;
+    /// No further from zero than a limit above it. What a NaN becomes depends on the set.
+    #[inline(always)]
+    unsafe fn within(self, limit: Self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { self.max(Self::splat(0.0).sub(limit)).min(limit) }
+    }
     /// `self * factor + addend`, rounded once. The canonical scores are defined by it.
     unsafe fn fma(self, factor: Self, addend: Self) -> Self;
     /// `self * factor + addend`, fused where the hardware does it for free.

@@ -344,10 +344,13 @@ fn every_unit_multiplies_as_f64_does() {
                             Form::Bf16 | Form::Bf16x3 | Form::Int16 => 2e-6 * (1.0 + size),
                             Form::Int8 => 4e-6 * (1.0 + size),
                         };
-                        // Of these two the coarse one is off by 9e-5.
+                        // What GELU is off by where it is not the exact one.
+                        let coarse = if form == Form::Int8 { 1.2e-3 } else { 1e-4 };
                         let (y, most) = match how {
                             How::Set | How::Add => (y, most),
-                            How::Gelu => (f64::from(crate::reference::gelu(y as f32)), most + 1e-4),
+                            How::Gelu => {
+                                (f64::from(crate::reference::gelu(y as f32)), most + coarse)
+                            }
                         };
                         assert!(
                             (f64::from(*x) - y).abs() <= most,

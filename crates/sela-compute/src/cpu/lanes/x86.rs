@@ -256,6 +256,12 @@ impl Lanes for Avx512 {
         Self(unsafe { _mm512_min_ps(self.0, other.0) })
     }
     #[inline(always)]
+    unsafe fn within(self, limit: Self) -> Self {
+        // The smaller magnitude, with the sign of the first.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_range_ps::<0b0010>(self.0, limit.0) })
+    }
+    #[inline(always)]
     unsafe fn fma(self, factor: Self, addend: Self) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
