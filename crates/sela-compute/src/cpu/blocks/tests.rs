@@ -3,6 +3,8 @@
 
 #![allow(clippy::print_stdout)] // They say what ran and what this CPU lacks.
 
+mod midway;
+
 use super::left::{CHUNK, LEFT_MOST, left_over, rounded};
 use super::packed::per_step_wide;
 use super::{
