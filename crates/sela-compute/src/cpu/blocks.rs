@@ -29,8 +29,8 @@ pub(crate) mod tests;
 
 use std::ops::Range;
 
-use left::{BLOCK, Midway, Scale, first_line};
-pub(crate) use left::{Columns, Form, GROUP, Left, Line, Room, Twice};
+use left::{BLOCK, Scale, first_line};
+pub(crate) use left::{Columns, Form, GROUP, Left, Line, Midway, Room, Twice};
 use number::Number;
 pub(crate) use packed::Packed;
 use packed::{STEP_LINES, TILE_LINES};
@@ -154,12 +154,12 @@ pub(crate) enum Job<'a> {
         rows: Range<usize>,
         to: Left,
     },
-    /// Rows of [`Output::GeluCodes`] of a product over `left`, rounded into the rows of a left side
-    /// that `rows` are.
+    /// Rows of so many words of codes of 16 bits, see [`Output::GeluCodes`], rounded into the rows of a left
+    /// side of int8 that `rows` are.
     Narrow {
-        packed: &'a Packed,
-        left: Left,
         from: Rows<*const u32>,
+        words: usize,
+        steps: Steps<'a>,
         rows: Range<usize>,
         to: Left,
     },
@@ -169,10 +169,19 @@ impl Job<'_> {
     /// The form of the numbers that it is about.
     fn form(&self) -> Form {
         match self {
-            Job::Product { packed, .. } | Job::Narrow { packed, .. } => packed.form,
-            Job::Round { to, .. } => to.form,
+            Job::Product { packed, .. } => packed.form,
+            Job::Round { to, .. } | Job::Narrow { to, .. } => to.form,
         }
     }
+}
+
+/// What a code of 16 bits of a row stands for.
+#[derive(Clone, Copy)]
+pub(crate) enum Steps<'a> {
+    /// That of an output of this layer over this left side.
+    Of(&'a Packed, Left),
+    /// A row's is here.
+    At(*const f32),
 }
 
 /// Where a product goes.
@@ -580,16 +589,18 @@ unsafe fn run<K: Kernel>(job: &Job<'_>) {
                 }
             }
             Job::Narrow {
-                packed,
-                left,
                 from,
+                words,
+                steps,
                 rows,
                 to,
             } => {
                 for row in rows.clone() {
-                    let codes = from.at.add(row * from.stride);
-                    let codes = std::slice::from_raw_parts(codes, packed.words());
-                    let Midway { step, .. } = packed.midway(*left.scales.add(row));
+                    let codes = std::slice::from_raw_parts(from.at.add(row * from.stride), *words);
+                    let step = match steps {
+                        Steps::Of(packed, left) => packed.midway(*left.scales.add(row)).step,
+                        Steps::At(steps) => *steps.add(row),
+                    };
                     K::narrow(codes, step, row, *to);
                 }
             }

@@ -359,6 +359,8 @@ struct Scratch {
     projected_panels: usize,
     rows: usize,
     context: Vec<Line>,
+    /// What a code of each row of the context stands for, where it is of codes.
+    context_steps: Vec<f32>,
     inner: Vec<Line>,
     attention: Vec<Line>,
     attention_each: usize,
@@ -376,6 +378,8 @@ pub(super) struct Layout {
     /// The same in bf16, where attention reads it so.
     pub(super) projected_lines: Columns,
     pub(super) context: Shared,
+    #[cfg(target_arch = "x86_64")]
+    pub(super) context_steps: Shared,
     pub(super) inner: Shared,
     pub(super) attention: Shared,
     /// Numbers of attention scratch of each member.
@@ -402,6 +406,7 @@ impl Scratch {
             rows: 0,
             projected_panels: 0,
             context: Vec::new(),
+            context_steps: Vec::new(),
             inner: Vec::new(),
             attention: Vec::new(),
             attention_each: 0,
@@ -453,6 +458,8 @@ impl Scratch {
                     let by_unit = forward.backend.attention_by_unit(dim);
                     if by_unit.is_none() || plain_rows {
                         grow(&mut self.context, rows * forward.hidden);
+                        self.context_steps
+                            .resize(rows.max(self.context_steps.len()), 0.0);
                     }
                     if let Some((_, form)) = by_unit {
                         let each = attention::unit_lines(longest, dim, form);
@@ -496,6 +503,8 @@ impl Scratch {
                 rows: self.rows,
             },
             context: Shared(self.context.as_mut_ptr().cast()),
+            #[cfg(target_arch = "x86_64")]
+            context_steps: Shared(self.context_steps.as_mut_ptr()),
             inner: Shared(self.inner.as_mut_ptr().cast()),
             attention: Shared(self.attention.as_mut_ptr().cast()),
             attention_each: self.attention_each,

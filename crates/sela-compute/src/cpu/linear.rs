@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::blocks::{Columns, Form, How, Job, Left, Output, Packed, Unit};
+use super::blocks::{Columns, Form, How, Job, Left, Midway, Output, Packed, Steps, Unit};
 use super::gemm::{Panels, Rows};
 use super::kernels::Kernels;
 use crate::encode::LinearTensors;
@@ -186,12 +186,12 @@ impl Linear {
         let Self::Blocks(packed) = self else { return };
         let job = match packed.has_midway() {
             true => Job::Narrow {
-                packed,
-                left: x,
                 from: Rows {
                     at: from.at.cast(),
                     stride: packed.words(),
                 },
+                words: packed.words(),
+                steps: Steps::Of(packed, x),
                 rows,
                 to,
             },
@@ -204,6 +204,24 @@ impl Linear {
         };
         // SAFETY: the caller's promise.
         unsafe { packed.unit.run(&job) };
+    }
+}
+
+impl Linear {
+    /// What outputs of some rows of a left side, and all between them, are as codes of 16 bits; nothing where
+    /// they are none on the way from one product to the next.
+    ///
+    /// # Safety
+    ///
+    /// There are such rows, and they are rounded.
+    pub(crate) unsafe fn midway(&self, x: Left, rows: Range<usize>) -> Option<Midway> {
+        match self {
+            // SAFETY: the caller's promise.
+            Self::Blocks(packed) if packed.has_midway() => unsafe {
+                Some(packed.midway_of_rows(x, rows))
+            },
+            _ => None,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use super::attention::units::{self, Rounded, attention_in_bf16, attention_in_cod
 use super::attention::{Dense, Head};
 use super::blocks::{Form, Job, Left};
 #[cfg(target_arch = "x86_64")]
-use super::blocks::{Line, Unit};
+use super::blocks::{Line, Midway, Steps, Unit};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::lanes::{CACHE_LINE, bring_near};
@@ -19,6 +19,12 @@ use super::stages::{Clock, Stage};
 use super::weights::{CpuAttention, CpuEmbedding, CpuFeedForward, Norm};
 use crate::encode::{Pooling, TensorRows};
 use crate::plan::Arithmetic;
+
+/// Words of so many codes of 16 bits.
+#[cfg(target_arch = "x86_64")]
+const fn words(codes: usize) -> usize {
+    codes / 2
+}
 
 /// How many words ahead the rows of embedding tables are asked for.
 const WORDS_AHEAD: usize = 2;
@@ -229,7 +235,23 @@ impl CpuForward<'_> {
             clock.was_then_wait(Stage::Attend, member);
             let rounded = by_unit.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
-                self.round(context, hidden, member.share(rows.len(), 1), at.left);
+                let own = member.share(rows.len(), 1);
+                match by_unit {
+                    #[cfg(target_arch = "x86_64")]
+                    Some((unit, _)) if self.backend.form() == Some(Form::Int8) => {
+                        unit.run(&Job::Narrow {
+                            from: Rows {
+                                at: at.context.0.cast_const().cast(),
+                                stride: words(hidden),
+                            },
+                            words: words(hidden),
+                            steps: Steps::At(at.context_steps.0.cast_const()),
+                            rows: own,
+                            to: at.left,
+                        });
+                    }
+                    _ => self.round(context, hidden, own, at.left),
+                }
                 clock.was_then_wait(Stage::Norm, member);
             }
             let units = member.share(weights.output.units(), 1);
@@ -370,24 +392,41 @@ impl CpuForward<'_> {
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
+            let (mut midway, mut midway_of) = (None, None);
             for (of, number) in self.heads(member, weights, tile) {
-                let context = || Rows {
-                    at: at.context.at(of.start * hidden + number * dim),
-                    stride: hidden,
-                };
-                if form == Form::Int16 {
-                    let to = context();
-                    attention_in_codes(&self.head(weights, at, of, number), to, scratch);
-                    continue;
+                // Heads of a sequence follow each other.
+                if midway_of != Some(of.start) {
+                    midway = weights.projections.midway(at.left, of.clone());
+                    midway_of = Some(of.start);
                 }
-                let to = match whole_rows {
-                    true => units::To::Rows(context()),
-                    false => units::To::Lines {
+                let to = match midway {
+                    Some(Midway { per, step }) => {
+                        if number == 0 {
+                            // The sequence's own rows, of all heads.
+                            for row in of.clone() {
+                                *at.context_steps.at(row) = step;
+                            }
+                        }
+                        let stride = words(hidden);
+                        let first = at.context.0.cast::<u32>();
+                        let to = first.add(of.start * stride + words(number * dim));
+                        let rows = Rows { at: to, stride };
+                        units::To::Codes { rows, per }
+                    }
+                    None if whole_rows => units::To::Rows(Rows {
+                        at: at.context.at(of.start * hidden + number * dim),
+                        stride: hidden,
+                    }),
+                    None => units::To::Lines {
                         left: at.left,
                         row: of.start,
                         step: number * units::lines(dim),
                     },
                 };
+                if form == Form::Int16 {
+                    attention_in_codes(&self.head(weights, at, of, number), to, scratch);
+                    continue;
+                }
                 let head = self.rounded_head(weights, at, of, number);
                 match form {
                     Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &head, to, scratch),

@@ -19,7 +19,7 @@ mod tests;
 use std::arch::x86_64::*;
 
 pub(crate) use kind::Rounded;
-use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK};
+use kind::{Bf16, Coded, Codes, Kind, SCORE_CHUNK, VALUE_CHUNK, with_codes};
 use product::{Product16, Scores};
 use softmax::{largest, score_factor, weigh};
 
@@ -27,6 +27,8 @@ use super::Head;
 use crate::cpu::amx::Tiles;
 use crate::cpu::blocks::{Form, Left, Line, Twice};
 use crate::cpu::gemm::Rows;
+use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::x86::Avx512;
 
 /// Rows of a tile.
 const TILE: usize = 16;
@@ -47,6 +49,9 @@ pub(crate) enum To {
     },
     /// As it is, into as many rows as the sequence has tokens.
     Rows(Rows<*mut f32>),
+    /// As codes of 16 bits, `per` to a unit, beyond which none goes, into such rows: two to a word, the numbers
+    /// of a line that are sixteen apart.
+    Codes { rows: Rows<*mut u32>, per: f32 },
 }
 
 /// Lines of a head's row.
@@ -138,7 +143,7 @@ pub(crate) unsafe fn attention_in_bf16<const SPLIT: bool>(
 ///
 /// The CPU has AVX-512 VNNI; for the rest as for [`run`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma")]
-pub(crate) unsafe fn attention_in_codes(head: &Head, to: Rows<*mut f32>, scratch: *mut Line) {
+pub(crate) unsafe fn attention_in_codes(head: &Head, to: To, scratch: *mut Line) {
     // SAFETY: the caller's promise.
     unsafe {
         // No closure, nor one that is long below: what is not inlined lacks the instructions that its
@@ -150,7 +155,7 @@ pub(crate) unsafe fn attention_in_codes(head: &Head, to: Rows<*mut f32>, scratch
             len: head.len,
             dim: head.dim,
         };
-        run::<Codes>(None, &head, To::Rows(to), scratch);
+        run::<Codes>(None, &head, to, scratch);
     }
 }
 
@@ -285,8 +290,14 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
         // SAFETY: the caller's promise.
         unsafe {
             let at = from.add(line * DEPTH);
-            let low = _mm512_mul_ps(_mm512_load_ps(at), factor);
-            let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
+            let [low, high] = [_mm512_load_ps(at), _mm512_load_ps(at.add(TILE))];
+            if let To::Codes { rows, per } = to {
+                let per = _mm512_mul_ps(factor, _mm512_set1_ps(per));
+                let both = [Avx512(with_codes(low, per)), Avx512(with_codes(high, per))];
+                Avx512::store_low_halves(both, rows.at.add(r * rows.stride + line * TILE));
+                continue;
+            }
+            let [low, high] = [_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor)];
             match to {
                 To::Lines { left, row, step } => {
                     assert!(!K::CODES, "a row becomes codes as a whole");
@@ -302,6 +313,7 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
                     _mm512_storeu_ps(at, low);
                     _mm512_storeu_ps(at.add(TILE), high);
                 }
+                To::Codes { .. } => {}
             }
         }
     }

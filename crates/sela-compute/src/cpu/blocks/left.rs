@@ -111,10 +111,10 @@ pub(super) struct Scale {
 /// Codes of 16 bits that a row of int8's has on the way from one product to the next: they are there before
 /// its range is known, so they go as far as nothing can go beyond.
 #[derive(Clone, Copy)]
-pub(super) struct Midway {
+pub(crate) struct Midway {
     /// Codes to a unit, and what one stands for.
-    pub(super) per: f32,
-    pub(super) step: f32,
+    pub(crate) per: f32,
+    pub(crate) step: f32,
 }
 
 impl Midway {

@@ -1,6 +1,8 @@
 //! Weights of a linear layer, packed once as they are read.
 
-use super::left::{CHUNK, Form, LEFT_MOST, Line, Midway, Scale, left_over, rounded};
+use std::ops::Range;
+
+use super::left::{CHUNK, Form, LEFT_MOST, Left, Line, Midway, Scale, left_over, rounded};
 use super::{Unit, WIDTH};
 
 /// Lines of a tile.
@@ -138,7 +140,29 @@ impl Packed {
     /// is not beyond the length of the row times the longest of the outputs' weights, and the bias.
     #[inline(always)]
     pub(super) fn midway(&self, row: Scale) -> Midway {
-        Midway::up_to(row.length * self.length + self.most_bias)
+        Midway::up_to(self.most(row))
+    }
+
+    /// The same of the outputs of some rows of a left side, and of all between them.
+    ///
+    /// # Safety
+    ///
+    /// There are such rows, and they are rounded.
+    pub(crate) unsafe fn midway_of_rows(&self, left: Left, rows: Range<usize>) -> Midway {
+        let (mut most, mut finite) = (0f32, 0.0);
+        for row in rows {
+            // SAFETY: the caller's promise.
+            let own = self.most(unsafe { *left.scales.add(row) });
+            most = most.max(own);
+            finite += own * 0.0;
+        }
+        Midway::up_to(most + finite)
+    }
+
+    /// No less than any output of a row.
+    #[inline(always)]
+    fn most(&self, row: Scale) -> f32 {
+        row.length * self.length + self.most_bias
     }
 
     /// See [`Form::rounds_whole_rows`].

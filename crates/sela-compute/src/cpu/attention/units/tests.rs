@@ -96,6 +96,13 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
     let scratch = scratch.as_mut_ptr();
     let mut plain = vec![f32::NAN; len * heads * dim];
+    // Two codes to a word. No result goes beyond the values that it lies between.
+    let mut coded = vec![u32::MAX; len * heads * dim / 2];
+    let most = projected
+        .iter()
+        .filter(|x| x.is_finite())
+        .fold(0f32, |most, x| most.max(x.abs()));
+    let per = 32_000.0 / most;
     let mut rounded = in_panels(projected, stride);
     let rows = BEFORE + len + BEHIND;
     let columns = Columns {
@@ -122,8 +129,16 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 at: plain.as_mut_ptr().add(head * dim),
                 stride: heads * dim,
             };
+            let codes = To::Codes {
+                rows: Rows {
+                    at: coded.as_mut_ptr().add(head * dim / 2),
+                    stride: heads * dim / 2,
+                },
+                per,
+            };
             if form == Form::Int16 {
-                attention_in_codes(&of, rows, scratch);
+                attention_in_codes(&of, To::Rows(rows), scratch);
+                attention_in_codes(&of, codes, scratch);
                 continue;
             }
             let [query, key, value] = [0, 1, 2]
@@ -140,13 +155,22 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 row: BEFORE,
                 step: head * lines(dim),
             };
-            for to in [lines, To::Rows(rows)] {
+            for to in [lines, To::Rows(rows), codes] {
                 match form {
                     Form::Bf16x3 => attention_in_bf16::<true>(tiles.as_ref(), &of, to, scratch),
                     _ => attention_in_bf16::<false>(tiles.as_ref(), &of, to, scratch),
                 }
             }
         }
+    }
+    for (at, x) in plain.iter().enumerate() {
+        let word = coded[at / DEPTH * TILE + at % TILE];
+        let code = (word >> (at % DEPTH / TILE * 16)) as i16;
+        let (found, most) = (f32::from(code) / per, 0.502 / per);
+        assert!(
+            (found - x).abs() <= most || !x.is_finite(),
+            "{form:?} on {unit:?}: {found} of code {code}, {x} in rows"
+        );
     }
     if form == Form::Int16 {
         return plain;

@@ -1,5 +1,6 @@
 //! Outputs of int8 as codes of 16 bits, and those as the left side of the next product.
 
+use super::super::Steps;
 use super::super::left::{Midway, Narrowing};
 use super::{
     Case, Form, GROUP, Job, Output, Packed, ROWS, Room, Rows, Unit, all, first_line, noise,
@@ -71,12 +72,12 @@ impl<'a> Product<'a> {
         next.fit(rows, self.packed.outputs);
         let to = next.left(self.packed.outputs);
         let job = Job::Narrow {
-            packed: &self.packed,
-            left: self.room.left(self.case.inputs),
             from: Rows {
                 at: words.as_ptr(),
                 stride: self.packed.words(),
             },
+            words: self.packed.words(),
+            steps: Steps::Of(&self.packed, self.room.left(self.case.inputs)),
             rows: 0..rows,
             to,
         };
