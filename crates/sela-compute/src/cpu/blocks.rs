@@ -181,6 +181,10 @@ pub(crate) enum Steps<'a> {
     /// That of an output of this layer over this left side.
     Of(&'a Packed, Left),
     /// A row's is here.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "attention by the units of x86")
+    )]
     At(*const f32),
 }
 

@@ -214,6 +214,10 @@ impl Linear {
     /// # Safety
     ///
     /// There are such rows, and they are rounded.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "attention by the units of x86")
+    )]
     pub(crate) unsafe fn midway(&self, x: Left, rows: Range<usize>) -> Option<Midway> {
         match self {
             // SAFETY: the caller's promise.

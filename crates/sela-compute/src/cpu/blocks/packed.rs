@@ -148,6 +148,10 @@ impl Packed {
     /// # Safety
     ///
     /// There are such rows, and they are rounded.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "attention by the units of x86")
+    )]
     pub(crate) unsafe fn midway_of_rows(&self, left: Left, rows: Range<usize>) -> Midway {
         let (mut most, mut finite) = (0f32, 0.0);
         for row in rows {

@@ -59,11 +59,9 @@ impl Lanes for Plain {
     #[inline(always)]
     unsafe fn store_low_halves([one, two]: [Self; 2], to: *mut u32) {
         let word = |i: usize| one.0[i].to_bits() & 0xffff | two.0[i].to_bits() << 16;
+        let words = [0, 1, 2, 3].map(word);
         // SAFETY: the caller promises four writable values, which need not be aligned.
-        unsafe {
-            to.cast::<[u32; 4]>()
-                .write_unaligned([0, 1, 2, 3].map(word))
-        };
+        unsafe { to.cast::<[u32; 4]>().write_unaligned(words) };
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
