@@ -4,7 +4,7 @@
 //! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two neighbouring
 //! inputs of sixteen outputs side by side, or, of int8, four that are sixteen apart, so that codes leave
 //! four registers at once. The left side is rounded once, by whoever makes it, and read by all products
-//! over it. A product is worked off in blocks of 32 rows by 32 outputs. Each output is one chain of sums
+//! over it. A product is worked off in blocks of 32 rows by 32 outputs, or 64. Each output is one chain of sums
 //! over the depth, so its bits depend on its own row and column only.
 //!
 //! Numbers of int8 are codes: `x = base + step q` in a row of the left side, `w = scale v` of an
@@ -33,7 +33,7 @@ use left::{BLOCK, Scale, first_line};
 pub(crate) use left::{Columns, Form, GROUP, Left, Line, Midway, Room, Twice};
 use number::Number;
 pub(crate) use packed::Packed;
-use packed::{STEP_LINES, TILE_LINES};
+use packed::{Reach, STEP_LINES, TILE_LINES};
 
 use super::gemm::Rows;
 use super::lanes::Lanes;
@@ -59,6 +59,10 @@ struct Shape {
     /// At least one.
     steps: usize,
     /// One, or as many as [`Kernel::PANELS`].
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "only units of x86 have several")
+    )]
     panels: usize,
 }
 
@@ -316,6 +320,8 @@ struct Sending<'a> {
     left: Left,
     sums: &'a [Tile; PANELS],
     to: Output,
+    /// How far outputs go, if they become codes of 16 bits.
+    reach: Reach,
     /// Rows that there are, and panels.
     rows: usize,
     panels: usize,
@@ -324,7 +330,26 @@ struct Sending<'a> {
     unit: usize,
 }
 
-impl Sending<'_> {
+impl<'a> Sending<'a> {
+    /// A block of a product: its rows and panels, and the first of each.
+    fn new(
+        (packed, left, to, reach): (&'a Packed, Left, Output, Reach),
+        sums: &'a [Tile; PANELS],
+        [rows, panels, row, unit]: [usize; 4],
+    ) -> Self {
+        Self {
+            packed,
+            left,
+            sums,
+            to,
+            reach,
+            rows,
+            panels,
+            row,
+            unit,
+        }
+    }
+
     /// Sends all rows.
     ///
     /// # Safety
@@ -411,7 +436,7 @@ impl Sending<'_> {
                 }
                 for r in rows.clone() {
                     let row = self.row + r;
-                    let midway = self.packed.midway(*self.left.scales.add(row));
+                    let midway = self.packed.midway(*self.left.scales.add(row), self.reach);
                     let per = K::Lanes::splat(midway.per);
                     for (panel, shared) in shared.iter().enumerate() {
                         let mut codes = [per; 2];
@@ -599,10 +624,14 @@ unsafe fn run<K: Kernel>(job: &Job<'_>) {
                 rows,
                 to,
             } => {
+                let reach = match steps {
+                    Steps::Of(packed, _) => packed.reach_of(0..packed.units()),
+                    Steps::At(_) => Reach::default(),
+                };
                 for row in rows.clone() {
                     let codes = std::slice::from_raw_parts(from.at.add(row * from.stride), *words);
                     let step = match steps {
-                        Steps::Of(packed, left) => packed.midway(*left.scales.add(row)).step,
+                        Steps::Of(packed, left) => packed.midway(*left.scales.add(row), reach).step,
                         Steps::At(steps) => *steps.add(row),
                     };
                     K::narrow(codes, step, row, *to);
@@ -632,18 +661,17 @@ unsafe fn product<K: Kernel>(
     assert!(left.form == packed.form, "numbers of one form");
     assert!(K::Number::is_of(packed.form), "the kernel's numbers");
     assert!(packed.low.is_empty() || !left.low.is_null(), "both parts");
+    let codes = matches!(to, Output::GeluCodes(..));
+    assert!(!codes || packed.has_midway(), "rows have a length");
     // While a block is multiplied, the one before it goes where it belongs.
     let [sums, before] = &mut [const { [const { Tile([[0.0; WIDTH]; BLOCK]) }; PANELS] }; 2];
     let (mut sums, mut before) = (sums, before);
-    let (mut done, mut done_row, mut done_unit) = (
-        Shape {
-            rows: 0,
-            steps,
-            panels: 1,
-        },
-        0,
-        0,
-    );
+    let mut done = [0, 1, 0, 0];
+    let reach = match to {
+        Output::GeluCodes(..) => packed.reach_of(0..packed.units()),
+        _ => Reach::default(),
+    };
+    let of = (packed, left, to, reach);
     // SAFETY: the caller's promise; blocks start inside the left side, which is of whole blocks,
     // and panels inside the layer.
     unsafe {
@@ -672,16 +700,7 @@ unsafe fn product<K: Kernel>(
                     },
                     ahead_lines: next / blocks,
                 };
-                let meanwhile = Sending {
-                    packed,
-                    left,
-                    sums: before,
-                    to,
-                    rows: done.rows,
-                    panels: done.panels,
-                    row: done_row,
-                    unit: done_unit,
-                };
+                let meanwhile = Sending::new(of, before, done);
                 let whole = term(block.high, &packed.high);
                 match packed.form {
                     Form::Bf16 | Form::Int8 | Form::Int16 => {
@@ -694,21 +713,11 @@ unsafe fn product<K: Kernel>(
                     }
                 }
                 std::mem::swap(&mut sums, &mut before);
-                (done, done_row, done_unit) = (shape, row, unit);
+                done = [shape.rows, panels, row, unit];
             }
             unit += panels;
         }
         drop(ready);
-        let sending = Sending {
-            packed,
-            left,
-            sums: before,
-            to,
-            rows: done.rows,
-            panels: done.panels,
-            row: done_row,
-            unit: done_unit,
-        };
-        sending.send_all::<K>();
+        Sending::new(of, before, done).send_all::<K>();
     }
 }

@@ -433,7 +433,7 @@ impl Scratch {
         let most = inner_rows(forward.backend.arithmetic);
         grow(&mut self.hidden, rows * forward.hidden);
         let form = forward.backend.form();
-        // What is between two products is there in f32.
+        // What is between two products is there in f32, or in codes of half as many bytes.
         let plain_rows = form.is_none_or(Form::rounds_whole_rows);
         if form.is_some() {
             self.left.fit(rows, forward.hidden);

@@ -94,6 +94,70 @@ mod tests {
     use super::Lanes;
     use super::plain::Plain;
 
+    /// The words of sixteen lanes of two registers' lower halves, and what sixteen numbers are within 1.5.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Lanes`].
+    #[inline(always)]
+    unsafe fn halves<V: Lanes>(both: &[[u32; 16]; 2], x: &[f32; 16]) -> ([u32; 16], [f32; 16]) {
+        let mut found = ([0; 16], [0.0; 16]);
+        for at in (0..16).step_by(V::LANES) {
+            // SAFETY: the caller's promise; there are sixteen of all.
+            unsafe {
+                let mut registers = [V::splat(0.0); 2];
+                for (register, bits) in registers.iter_mut().zip(both) {
+                    *register = V::load(bits.as_ptr().add(at).cast());
+                }
+                V::store_low_halves(registers, found.0.as_mut_ptr().add(at));
+                let x = V::load(x.as_ptr().add(at)).within(V::splat(1.5));
+                x.store(found.1.as_mut_ptr().add(at));
+            }
+        }
+        found
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn halves_avx2(both: &[[u32; 16]; 2], x: &[f32; 16]) -> ([u32; 16], [f32; 16]) {
+        // SAFETY: the caller's promise.
+        unsafe { halves::<super::x86::Avx2>(both, x) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx2,fma")]
+    unsafe fn halves_avx512(both: &[[u32; 16]; 2], x: &[f32; 16]) -> ([u32; 16], [f32; 16]) {
+        // SAFETY: the caller's promise.
+        unsafe { halves::<super::x86::Avx512>(both, x) }
+    }
+
+    #[test]
+    fn lower_halves_become_words_and_numbers_stay_within_bounds() {
+        let both: [[u32; 16]; 2] = std::array::from_fn(|half| {
+            std::array::from_fn(|i| 0x9e37_79b9_u32.wrapping_mul((half * 16 + i + 1) as u32))
+        });
+        let words = std::array::from_fn(|i| both[0][i] & 0xffff | both[1][i] << 16);
+        let x =
+            std::array::from_fn(|i| [-0.0, 1.49, -1.5, 1e30, -7.0, f32::MIN, 1e-42, 1.6][i % 8]);
+        let expected = (words, x.map(|x: f32| x.clamp(-1.5, 1.5)));
+        // SAFETY: plain lanes run everywhere, the others where they are found.
+        unsafe {
+            assert_eq!(halves::<Plain>(&both, &x), expected, "plain");
+            #[cfg(target_arch = "x86_64")]
+            {
+                use crate::isa::Isa;
+                if Isa::Avx2.is_available() {
+                    assert_eq!(halves_avx2(&both, &x), expected, "AVX2");
+                }
+                if Isa::Avx512.is_available() {
+                    assert_eq!(halves_avx512(&both, &x), expected, "AVX-512");
+                }
+            }
+            #[cfg(target_arch = "aarch64")]
+            assert_eq!(halves::<super::neon::Neon>(&both, &x), expected, "NEON");
+        }
+    }
+
     /// The words of sixteen lanes of four registers' lowest bytes.
     ///
     /// # Safety
@@ -123,7 +187,7 @@ mod tests {
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx2,fma")]
     unsafe fn words_avx512(four: &[[u32; 16]; 4]) -> [u32; 16] {
         // SAFETY: the caller's promise.
         unsafe { words::<super::x86::Avx512>(four) }

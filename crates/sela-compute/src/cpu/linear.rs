@@ -171,7 +171,8 @@ impl Linear {
 
 impl Linear {
     /// Rounds rows that [`To::Gelu`] made of this layer's outputs, where they were not rounded then: `x` is
-    /// the left side that they were made from.
+    /// the left side that they were made from. Of int8 they are [`Packed::words`] words each, whatever the
+    /// stride.
     ///
     /// # Safety
     ///
@@ -208,8 +209,8 @@ impl Linear {
 }
 
 impl Linear {
-    /// What outputs of some rows of a left side, and all between them, are as codes of 16 bits; nothing where
-    /// they are none on the way from one product to the next.
+    /// What outputs of the units from one on over some rows of a left side, and all between them, are as codes of
+    /// 16 bits; nothing where they are none on the way from one product to the next.
     ///
     /// # Safety
     ///
@@ -218,11 +219,11 @@ impl Linear {
         not(target_arch = "x86_64"),
         allow(dead_code, reason = "attention by the units of x86")
     )]
-    pub(crate) unsafe fn midway(&self, x: Left, rows: Range<usize>) -> Option<Midway> {
+    pub(crate) unsafe fn midway(&self, unit: usize, x: Left, rows: Range<usize>) -> Option<Midway> {
         match self {
             // SAFETY: the caller's promise.
             Self::Blocks(packed) if packed.has_midway() => unsafe {
-                Some(packed.midway_of_rows(x, rows))
+                Some(packed.midway_of_rows(unit..packed.units(), x, rows))
             },
             _ => None,
         }
@@ -246,7 +247,7 @@ pub(crate) enum To {
     Add(Rows<*mut f32>),
     /// Through GELU, to be the left side of the next product: to one or the other. Where rows are
     /// rounded whole only, see [`Form::rounds_whole_rows`], to the first, for
-    /// [`round_gelu`](Linear::round_gelu).
+    /// [`round_gelu`](Linear::round_gelu): of int8 in rows of [`Packed::words`] words, whatever the stride.
     Gelu(Rows<*mut f32>, Left),
     /// Rounded to bf16 or `split` in two parts of it, where products are of blocks.
     Lines { to: Columns, split: bool },

@@ -7,9 +7,10 @@ use super::amx::Tiles;
 #[cfg(target_arch = "x86_64")]
 use super::attention::units::{self, Rounded, attention_in_bf16, attention_in_codes};
 use super::attention::{Dense, Head};
+use super::blocks::Unit;
 use super::blocks::{Form, Job, Left};
 #[cfg(target_arch = "x86_64")]
-use super::blocks::{Line, Midway, Steps, Unit};
+use super::blocks::{Line, Midway, Steps};
 use super::encode::{CpuForward, Layout, Pass, Shared, inner_rows};
 use super::gemm::Rows;
 use super::lanes::{CACHE_LINE, bring_near};
@@ -235,23 +236,7 @@ impl CpuForward<'_> {
             clock.was_then_wait(Stage::Attend, member);
             let rounded = by_unit.is_some() && !self.backend.rounds_whole_rows();
             if self.backend.blocks.is_some() && !rounded {
-                let own = member.share(rows.len(), 1);
-                match by_unit {
-                    #[cfg(target_arch = "x86_64")]
-                    Some((unit, _)) if self.backend.form() == Some(Form::Int8) => {
-                        unit.run(&Job::Narrow {
-                            from: Rows {
-                                at: at.context.0.cast_const().cast(),
-                                stride: words(hidden),
-                            },
-                            words: words(hidden),
-                            steps: Steps::At(at.context_steps.0.cast_const()),
-                            rows: own,
-                            to: at.left,
-                        });
-                    }
-                    _ => self.round(context, hidden, own, at.left),
-                }
+                self.round_context(member.share(rows.len(), 1), by_unit, at);
                 clock.was_then_wait(Stage::Norm, member);
             }
             let units = member.share(weights.output.units(), 1);
@@ -264,6 +249,37 @@ impl CpuForward<'_> {
             clock.was_then_wait(Stage::Output, member);
             self.normalize_and_round(&weights.norm, x, member.share(rows.len(), 1), at.left);
             clock.was_then_wait(Stage::Norm, member);
+        }
+    }
+
+    /// Rounds rows of attention's result, which are f32 or codes of 16 bits, for the product over them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`round`](Self::round).
+    unsafe fn round_context(&self, rows: Range<usize>, by: Option<(Unit, Form)>, at: Layout) {
+        let context = Rows {
+            at: at.context.0.cast_const(),
+            stride: self.hidden,
+        };
+        match by {
+            #[cfg(target_arch = "x86_64")]
+            Some((unit, _)) if self.backend.form() == Some(Form::Int8) => {
+                let job = Job::Narrow {
+                    from: Rows {
+                        at: context.at.cast(),
+                        stride: words(self.hidden),
+                    },
+                    words: words(self.hidden),
+                    steps: Steps::At(at.context_steps.0.cast_const()),
+                    rows,
+                    to: at.left,
+                };
+                // SAFETY: the caller's promise.
+                unsafe { unit.run(&job) };
+            }
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.round(context, self.hidden, rows, at.left) },
         }
     }
 
@@ -370,7 +386,7 @@ impl CpuForward<'_> {
     }
 
     /// The same by a unit, into the left side of the output's product or, where rows are rounded as a
-    /// whole only, into rows.
+    /// whole only, into rows of f32 or of codes.
     ///
     /// # Safety
     ///
@@ -387,8 +403,10 @@ impl CpuForward<'_> {
         let (hidden, dim) = (self.hidden, self.hidden / weights.heads);
         let each = at.attention_lines_each * size_of::<Line>() / size_of::<f32>();
         let whole_rows = self.backend.rounds_whole_rows();
-        // SAFETY: the caller's promise. The head's lines lie inside those of the left
-        // side, which nobody reads any more, its columns inside the context rows of the tile.
+        // SAFETY: the caller's promise. The head's lines lie inside those of the left side, its columns
+        // inside the context rows of the tile. Nobody reads the left side any more but, where heads
+        // become codes and nobody writes it, its rows' scales. A sequence's steps are written by who
+        // has its first head.
         unsafe {
             let scratch = at.attention_lines.at(member.index * each).cast();
             let tiles = (unit == Unit::Amx).then(|| Tiles::lay_out());
@@ -396,7 +414,8 @@ impl CpuForward<'_> {
             for (of, number) in self.heads(member, weights, tile) {
                 // Heads of a sequence follow each other.
                 if midway_of != Some(of.start) {
-                    midway = weights.projections.midway(at.left, of.clone());
+                    let values = 2 * hidden / weights.projections.unit();
+                    midway = weights.projections.midway(values, at.left, of.clone());
                     midway_of = Some(of.start);
                 }
                 let to = match midway {

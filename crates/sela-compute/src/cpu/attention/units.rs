@@ -4,7 +4,7 @@
 //! Queries, keys and values come rounded to bf16 (or split in two parts, of which three products are
 //! summed, see [`Form`]) or become codes here, as weights do; scores and sums are f32. Sixteen queries at a
 //! time meet all keys, 32 a step, while the sixteen before become weights, and 32 the values; the result goes
-//! as bf16 into the left side of the next product, or to rows of f32. Keys lie transposed and values in
+//! as bf16 into the left side of the next product, or to rows of f32 or of codes. Keys lie transposed and values in
 //! pairs, as a tile reads its right side, and a register does.
 
 // Loops over registers run over several arrays at once and must unroll.
@@ -25,7 +25,7 @@ use softmax::{largest, score_factor, weigh};
 
 use super::Head;
 use crate::cpu::amx::Tiles;
-use crate::cpu::blocks::{Form, Left, Line, Twice};
+use crate::cpu::blocks::{Form, Left, Line, Midway, Twice};
 use crate::cpu::gemm::Rows;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
@@ -290,14 +290,8 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
         // SAFETY: the caller's promise.
         unsafe {
             let at = from.add(line * DEPTH);
-            let [low, high] = [_mm512_load_ps(at), _mm512_load_ps(at.add(TILE))];
-            if let To::Codes { rows, per } = to {
-                let per = _mm512_mul_ps(factor, _mm512_set1_ps(per));
-                let both = [Avx512(with_codes(low, per)), Avx512(with_codes(high, per))];
-                Avx512::store_low_halves(both, rows.at.add(r * rows.stride + line * TILE));
-                continue;
-            }
-            let [low, high] = [_mm512_mul_ps(low, factor), _mm512_mul_ps(high, factor)];
+            let low = _mm512_mul_ps(_mm512_load_ps(at), factor);
+            let high = _mm512_mul_ps(_mm512_load_ps(at.add(TILE)), factor);
             match to {
                 To::Lines { left, row, step } => {
                     assert!(!K::CODES, "a row becomes codes as a whole");
@@ -313,7 +307,16 @@ unsafe fn send<K: Kind>(from: *const f32, dim: usize, factor: __m512, to: To, r:
                     _mm512_storeu_ps(at, low);
                     _mm512_storeu_ps(at.add(TILE), high);
                 }
-                To::Codes { .. } => {}
+                To::Codes { rows, per } => {
+                    let at = rows.at.add(r * rows.stride + line * TILE);
+                    if _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(low, high) != 0 {
+                        _mm512_storeu_si512(at.cast(), _mm512_set1_epi32(Midway::NONE as i32));
+                        continue;
+                    }
+                    let per = _mm512_set1_ps(per);
+                    let both = [Avx512(with_codes(low, per)), Avx512(with_codes(high, per))];
+                    Avx512::store_low_halves(both, at);
+                }
             }
         }
     }

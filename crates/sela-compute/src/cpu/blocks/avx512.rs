@@ -417,7 +417,7 @@ pub(super) unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
     }
 }
 
-/// The least, or the largest, of each fourth of 32 codes.
+/// The least, or the largest, of each four of 32 codes that are eight apart.
 ///
 /// # Safety
 ///

@@ -104,7 +104,7 @@ impl Form {
 pub(super) struct Scale {
     pub(super) step: f32,
     pub(super) base: f32,
-    /// Of int8: no less than the Euclidean length of what the codes stand for.
+    /// Of int8 that f32 was rounded to: no less than the Euclidean length of what the codes stand for.
     pub(super) length: f32,
 }
 
@@ -118,15 +118,20 @@ pub(crate) struct Midway {
 }
 
 impl Midway {
+    /// Two codes of what is no number, which no number has.
+    pub(crate) const NONE: u32 = 0x8000_8000;
+
     /// Codes of numbers up to `most` on either side of zero.
     pub(super) fn up_to(most: f32) -> Self {
         /// Room for what rounding adds.
         const MOST: f32 = 32_000.0;
+        /// What sums go through is so much larger at most that f32 holds it. What is beyond is no number.
+        const LIMIT: f32 = 1e30;
         let per = MOST / most;
         Self {
             // Nothing is left of numbers so small that this has no end.
             per: if per.is_finite() { per } else { 0.0 },
-            step: most / MOST,
+            step: if most <= LIMIT { most / MOST } else { f32::NAN },
         }
     }
 }
@@ -136,6 +141,8 @@ impl Midway {
 pub(super) struct Narrowing {
     pub(super) factor: i16,
     pub(super) zero: i16,
+    /// Whether one of the codes is of no number.
+    none: bool,
 }
 
 impl Narrowing {
@@ -145,10 +152,13 @@ impl Narrowing {
     pub(super) fn new(least: i16, largest: i16) -> Self {
         let range = (i32::from(largest) - i32::from(least)).max(1);
         let factor = ((254 << 15) / range).min(i32::from(i16::MAX)) as i16;
-        Self {
+        let before = Self {
             factor,
-            zero: -Self { factor, zero: 0 }.apply(least),
-        }
+            zero: 0,
+            none: least == Midway::NONE as i16,
+        };
+        let zero = -before.apply(least);
+        Self { zero, ..before }
     }
 
     /// The code of one.
@@ -161,7 +171,10 @@ impl Narrowing {
     /// What codes stand for that were of `step`. Nobody asks for their length.
     #[inline(always)]
     pub(super) fn scale(self, step: f32) -> Scale {
-        let step = step * (32_768.0 / f32::from(self.factor));
+        let step = match self.none {
+            true => f32::NAN,
+            false => step * (32_768.0 / f32::from(self.factor)),
+        };
         Scale {
             step,
             base: -f32::from(self.zero) * step,
@@ -556,8 +569,10 @@ unsafe fn extent<V: Lanes>(numbers: &[f32]) -> Extent {
             squares += x * x;
         }
         let (mut finite, mut length) = (0.0, squares.sqrt());
-        if !squares.is_finite() {
-            // One is not, or they are large. NaN stays NaN.
+        /// Below, squares may have been too small to be added.
+        const LEAST: f32 = 1e-30;
+        if !(LEAST..=f32::MAX).contains(&squares) {
+            // One is not finite, or they are large or small. NaN stays NaN.
             finite = numbers.iter().map(|x| x * 0.0).sum();
             length = largest.max(-least) * (numbers.len() as f32).sqrt() + finite;
         }

@@ -23,14 +23,35 @@ pub(crate) struct Packed {
     /// Of int8: that times the sum of its codes, which is what the base of a row of the left side is
     /// multiplied by.
     pub(super) sum: Vec<f32>,
-    /// Of int8: the largest Euclidean length of what an output's codes stand for.
-    length: f32,
-    /// The largest magnitude of a bias.
-    most_bias: f32,
+    /// Of int8: how far the outputs of each panel go.
+    reach: Vec<Reach>,
     pub(crate) unit: Unit,
     pub(super) form: Form,
     pub(super) inputs: usize,
     pub(crate) outputs: usize,
+}
+
+/// How far outputs go over rows of a left side of int8.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reach {
+    /// The largest Euclidean length of what an output's codes stand for.
+    length: f32,
+    /// The largest magnitude of a bias.
+    bias: f32,
+}
+
+impl Reach {
+    fn include(&mut self, other: Self) {
+        self.length = self.length.max(other.length);
+        self.bias = self.bias.max(other.bias);
+    }
+
+    /// No less than any output of a row: by the inequality of Cauchy and Schwarz none is beyond the length of the
+    /// row times that of its weights, and the bias.
+    #[inline(always)]
+    fn of(self, row: Scale) -> f32 {
+        row.length * self.length + self.bias
+    }
 }
 
 impl Packed {
@@ -49,7 +70,6 @@ impl Packed {
             "weight and bias of one layer"
         );
         let padded = outputs.next_multiple_of(WIDTH);
-        let most_bias = bias.iter().fold(0f32, |most, x| most.max(x.abs()));
         let mut bias = bias.to_vec();
         bias.resize(padded, 0.0);
         let mut packed = Self {
@@ -58,8 +78,7 @@ impl Packed {
             bias,
             scale: Vec::new(),
             sum: Vec::new(),
-            length: 0.0,
-            most_bias,
+            reach: Vec::new(),
             unit,
             form,
             inputs,
@@ -81,6 +100,7 @@ impl Packed {
     fn quantize(&mut self, weight: &[f32]) {
         let padded = self.bias.len();
         (self.scale, self.sum) = (vec![0.0; padded], vec![0.0; padded]);
+        self.reach = vec![Reach::default(); padded / WIDTH];
         let mut codes = Vec::with_capacity(weight.len());
         for (output, weight) in weight.chunks_exact(self.inputs).enumerate() {
             let per = per_step(weight);
@@ -91,7 +111,10 @@ impl Packed {
             let length = squares.sum::<f64>().sqrt() as f32;
             self.scale[output] = if per > 0.0 { 1.0 / per } else { 0.0 };
             self.sum[output] = self.scale[output] * sum as f32;
-            self.length = self.length.max(self.scale[output] * length);
+            self.reach[output / WIDTH].include(Reach {
+                length: self.scale[output] * length,
+                bias: self.bias[output].abs(),
+            });
         }
         self.high = self.lines(&codes, |code| u32::from(code as u8));
     }
@@ -136,14 +159,13 @@ impl Packed {
         [&self.high, &self.low].map(|lines| bytemuck::cast_slice(lines))
     }
 
-    /// What an output of a row, or its GELU, is as a code of 16 bits. By the inequality of Cauchy and Schwarz it
-    /// is not beyond the length of the row times the longest of the outputs' weights, and the bias.
+    /// What an output of a row, or its GELU, is as a code of 16 bits.
     #[inline(always)]
-    pub(super) fn midway(&self, row: Scale) -> Midway {
-        Midway::up_to(self.most(row))
+    pub(super) fn midway(&self, row: Scale, reach: Reach) -> Midway {
+        Midway::up_to(reach.of(row))
     }
 
-    /// The same of the outputs of some rows of a left side, and of all between them.
+    /// The same of some panels' outputs of some rows of a left side, and of all between them.
     ///
     /// # Safety
     ///
@@ -152,21 +174,30 @@ impl Packed {
         not(target_arch = "x86_64"),
         allow(dead_code, reason = "attention by the units of x86")
     )]
-    pub(crate) unsafe fn midway_of_rows(&self, left: Left, rows: Range<usize>) -> Midway {
+    pub(crate) unsafe fn midway_of_rows(
+        &self,
+        panels: Range<usize>,
+        left: Left,
+        rows: Range<usize>,
+    ) -> Midway {
+        let reach = self.reach_of(panels);
         let (mut most, mut finite) = (0f32, 0.0);
         for row in rows {
             // SAFETY: the caller's promise.
-            let own = self.most(unsafe { *left.scales.add(row) });
+            let own = reach.of(unsafe { *left.scales.add(row) });
             most = most.max(own);
             finite += own * 0.0;
         }
         Midway::up_to(most + finite)
     }
 
-    /// No less than any output of a row.
-    #[inline(always)]
-    fn most(&self, row: Scale) -> f32 {
-        row.length * self.length + self.most_bias
+    /// How far the outputs of some panels go, or of all.
+    pub(super) fn reach_of(&self, panels: Range<usize>) -> Reach {
+        let mut all = Reach::default();
+        self.reach[panels]
+            .iter()
+            .for_each(|&reach| all.include(reach));
+        all
     }
 
     /// See [`Form::rounds_whole_rows`].

@@ -149,11 +149,11 @@ impl Lanes for Avx2 {
     }
 }
 
-/// Sixteen f32 values; needs AVX-512 F and DQ.
+/// Sixteen f32 values; needs AVX-512 F, BW and DQ.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(pub(in crate::cpu) __m512);
 
-// SAFETY of every block below: the trait's contract, AVX-512 F and DQ are enabled by the caller
+// SAFETY of every block below: the trait's contract, AVX-512 F, BW and DQ are enabled by the caller
 // and the pointers are valid for sixteen values.
 impl Lanes for Avx512 {
     const LANES: usize = 16;

@@ -215,6 +215,8 @@ impl Coded {
         }
     }
 
+    /// Sixteen numbers of a row, as [`with_codes`] has them.
+    ///
     /// # Safety
     ///
     /// As for [`Kind`].

@@ -86,6 +86,41 @@ fn numbers_of(left: Left, len: usize, steps: usize, split: bool) -> Vec<f32> {
     found
 }
 
+/// Codes to a unit, where no result goes beyond the values that it lies between.
+fn per_code(projected: &[f32]) -> f32 {
+    let finite = projected.iter().filter(|x| x.is_finite());
+    32_000.0 / finite.fold(0f32, |most, x| most.max(x.abs()))
+}
+
+/// Where a head's codes go, two to a word, from one on.
+fn rows_of_codes(coded: &mut [u32], first: usize, stride: usize, per: f32) -> To {
+    let rows = Rows {
+        at: coded[first..].as_mut_ptr(),
+        stride,
+    };
+    To::Codes { rows, per }
+}
+
+/// Holds codes against the numbers that they are of; what is none has a code of its own.
+fn hold_codes(coded: &[u32], plain: &[f32], per: f32) {
+    for (at, x) in plain.iter().enumerate() {
+        let word = coded[at / DEPTH * TILE + at % TILE];
+        let code = (word >> (at % DEPTH / TILE * 16)) as i16;
+        let found = f32::from(code) / per;
+        // All of a line, as a row becomes one NaN in the end.
+        match plain[at / DEPTH * DEPTH..][..DEPTH]
+            .iter()
+            .any(|x| x.is_nan())
+        {
+            true => assert_eq!(code, i16::MIN, "the code of what is no number"),
+            false => assert!(
+                (found - x).abs() <= 0.502 / per,
+                "{found} of code {code}, {x} in rows"
+            ),
+        }
+    }
+}
+
 /// Two heads of a sequence, as numbers.
 fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize) -> Vec<f32> {
     let (heads, stride) = (2, 6 * dim);
@@ -96,13 +131,8 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
     let mut scratch = vec![Line::NAN; scratch_lines(len, dim, form)];
     let scratch = scratch.as_mut_ptr();
     let mut plain = vec![f32::NAN; len * heads * dim];
-    // Two codes to a word. No result goes beyond the values that it lies between.
     let mut coded = vec![u32::MAX; len * heads * dim / 2];
-    let most = projected
-        .iter()
-        .filter(|x| x.is_finite())
-        .fold(0f32, |most, x| most.max(x.abs()));
-    let per = 32_000.0 / most;
+    let per = per_code(projected);
     let mut rounded = in_panels(projected, stride);
     let rows = BEFORE + len + BEHIND;
     let columns = Columns {
@@ -129,13 +159,7 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
                 at: plain.as_mut_ptr().add(head * dim),
                 stride: heads * dim,
             };
-            let codes = To::Codes {
-                rows: Rows {
-                    at: coded.as_mut_ptr().add(head * dim / 2),
-                    stride: heads * dim / 2,
-                },
-                per,
-            };
+            let codes = rows_of_codes(&mut coded, head * dim / 2, heads * dim / 2, per);
             if form == Form::Int16 {
                 attention_in_codes(&of, To::Rows(rows), scratch);
                 attention_in_codes(&of, codes, scratch);
@@ -163,15 +187,7 @@ fn attend((unit, form): (Unit, Form), projected: &[f32], len: usize, dim: usize)
             }
         }
     }
-    for (at, x) in plain.iter().enumerate() {
-        let word = coded[at / DEPTH * TILE + at % TILE];
-        let code = (word >> (at % DEPTH / TILE * 16)) as i16;
-        let (found, most) = (f32::from(code) / per, 0.502 / per);
-        assert!(
-            (found - x).abs() <= most || !x.is_finite(),
-            "{form:?} on {unit:?}: {found} of code {code}, {x} in rows"
-        );
-    }
+    hold_codes(&coded, &plain, per);
     if form == Form::Int16 {
         return plain;
     }

@@ -1,7 +1,7 @@
 //! Outputs of int8 as codes of 16 bits, and those as the left side of the next product.
 
 use super::super::Steps;
-use super::super::left::{Midway, Narrowing};
+use super::super::left::Narrowing;
 use super::{
     Case, Form, GROUP, Job, Output, Packed, ROWS, Room, Rows, Unit, all, first_line, noise,
 };
@@ -43,8 +43,9 @@ impl<'a> Product<'a> {
     fn step(&mut self, row: usize) -> f32 {
         let left = self.room.left(self.case.inputs);
         // SAFETY: there is such a row.
-        let Midway { step, .. } = self.packed.midway(unsafe { *left.scales.add(row) });
-        step
+        let scale = unsafe { *left.scales.add(row) };
+        let reach = self.packed.reach_of(0..self.packed.units());
+        self.packed.midway(scale, reach).step
     }
 
     /// The GELU of all rows as words of codes.
@@ -274,6 +275,32 @@ fn a_row_that_is_not_finite_stays_so_on_the_way_and_no_other_becomes_so() {
             for (row, [step, _]) in scales.iter().enumerate() {
                 assert_eq!(step.is_finite(), row != 7, "{unit:?}, {bad}: row {row}");
             }
+        }
+    }
+}
+
+#[test]
+fn rows_of_any_size_stay_within_their_codes_or_are_no_numbers() {
+    for size in [
+        1e-38f32, 1e-33, 1e-25, 1e-18, 1e-3, 1.0, 1e15, 1e25, 1e30, 1e36,
+    ] {
+        let mut case = Case::new(2, 100, 32);
+        case.bias.fill(0.0);
+        case.weight.fill(1.0);
+        case.left.fill(size);
+        for unit in all(Form::Int8) {
+            let mut product = Product::new(&case, unit);
+            let words = product.codes();
+            let step = f64::from(product.step(1));
+            let found = f64::from(code(&words[product.packed.words()..], 5)) * step;
+            let expected = f64::from(crate::reference::gelu(100.0 * size));
+            let close = (found - expected).abs() <= 0.51 * step + 2e-3 * expected;
+            assert_eq!(found.is_nan(), size > 1e28, "{unit:?}: {size}: {found}");
+            // Of what is too small for codes nothing is left.
+            assert!(
+                close || found.is_nan() || expected < 1e-33,
+                "{unit:?}: {size}: {found}, not {expected}"
+            );
         }
     }
 }
