@@ -292,3 +292,43 @@ pub fn self_test(isa: Isa, arithmetic: Arithmetic) -> Result<(), Error> {
     model.check(SHAPE, &batch(&LENGTHS), tolerance(arithmetic), &what)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Heads that units take, and an odd number of panels everywhere: of the hidden size, of queries, keys and
+    /// values, and of the inner size.
+    const OF_UNITS: Shape = Shape {
+        hidden: 96,
+        inner: 160,
+        heads: 3,
+    };
+
+    #[test]
+    fn heads_of_units_and_odd_panels_are_as_in_the_reference_with_any_threads() {
+        for (isa, arithmetic) in Isa::available().into_iter().flat_map(|isa| {
+            [
+                Arithmetic::F32,
+                Arithmetic::Bf16,
+                Arithmetic::Bf16x3,
+                Arithmetic::Int8,
+                Arithmetic::Int16,
+            ]
+            .map(|arithmetic| (isa, arithmetic))
+        }) {
+            let mut first = None;
+            for threads in 1..=3 {
+                let backend = CpuEncode::new(isa, arithmetic, threads).unwrap();
+                let model = Model::new(&backend, OF_UNITS).unwrap();
+                let what = format!("{arithmetic} with {isa}, {threads} threads");
+                let batch = batch(&[1, 7, 16, 17, 33, 40, 18, 2, 31]);
+                let found = model
+                    .check(OF_UNITS, &batch, tolerance(arithmetic), &what)
+                    .unwrap();
+                let first = first.get_or_insert_with(|| found.clone());
+                assert!(same_bits(first, &found), "{what}: other bits than alone");
+            }
+        }
+    }
+}
