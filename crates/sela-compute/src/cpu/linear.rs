@@ -206,9 +206,7 @@ impl Linear {
         // SAFETY: the caller's promise.
         unsafe { packed.unit.run(&job) };
     }
-}
 
-impl Linear {
     /// What outputs of the units from one on over some rows of a left side, and all between them, are as codes of
     /// 16 bits; nothing where they are none on the way from one product to the next.
     ///
