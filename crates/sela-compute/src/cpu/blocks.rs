@@ -36,7 +36,7 @@ pub(crate) use packed::Packed;
 use packed::{Reach, STEP_LINES, TILE_LINES};
 
 use super::gemm::Rows;
-use super::lanes::Lanes;
+use super::lanes::{INTEGER, Lanes};
 use super::math;
 use crate::inventory::{Bf16Unit, Int8Unit};
 use crate::isa::Isa;
@@ -425,8 +425,6 @@ impl<'a> Sending<'a> {
     #[inline(always)]
     unsafe fn send_codes<K: Kernel, const P: usize>(&self, to: Rows<*mut u32>, rows: Range<usize>) {
         const WORDS: usize = WIDTH / 2;
-        /// Added to a number between -2^22 and 2^22 it leaves the nearest integer in the lower bits.
-        const INTEGER: f32 = (3 << 22) as f32;
         for i in (0..WORDS).step_by(K::Lanes::LANES) {
             // SAFETY: the caller's promise; sixteen is a multiple of every register's width.
             unsafe {

@@ -13,6 +13,9 @@ pub(crate) mod x86;
 /// Bytes of a line of the cache: what memory is fetched in.
 pub(crate) const CACHE_LINE: usize = 64;
 
+/// Added to a number between -2^22 and 2^22 it leaves the nearest integer, ties to even, in the lower bits.
+pub(crate) const INTEGER: f32 = (3 << 22) as f32;
+
 /// Brings the line of the cache that an address is in near: into the second level at least. Any address
 /// will do: it is no access.
 #[inline(always)]

@@ -1,7 +1,7 @@
 //! Left sides of products: rows of numbers in bf16, int8 or int16, laid out as tiles are read.
 
 use super::Kernel;
-use crate::cpu::lanes::Lanes;
+use crate::cpu::lanes::{INTEGER, Lanes};
 use crate::plan::Arithmetic;
 
 /// Rows of a block.
@@ -400,8 +400,6 @@ impl Left {
         /// Between the codes of the least number and the largest, which lie at any place between two
         /// integers.
         const STEPS: f32 = 254.0;
-        /// Added to a number between 0 and 2^23 it leaves the nearest integer in the lower bits.
-        const INTEGER: f32 = (1 << 23) as f32;
         let first = first_line(row, self.steps);
         // SAFETY: the caller's promise; a line is DEPTH codes.
         unsafe {
@@ -486,8 +484,6 @@ impl Left {
     #[inline(always)]
     unsafe fn quantize_wide<V: Lanes>(self, row: usize, numbers: &[f32]) {
         const DEPTH: usize = Form::Int16.depth();
-        /// Added to a number between -2^22 and 2^22 it leaves the nearest integer in the lower bits.
-        const INTEGER: f32 = (3 << 22) as f32;
         let first = first_line(row, self.steps);
         // SAFETY: the caller's promise; a line is DEPTH codes.
         unsafe {

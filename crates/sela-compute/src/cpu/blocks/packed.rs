@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::left::{CHUNK, Form, LEFT_MOST, Left, Line, Midway, Scale, left_over, rounded};
 use super::{Unit, WIDTH};
+use crate::cpu::lanes::INTEGER;
 
 /// Lines of a tile.
 pub(super) const TILE_LINES: usize = 16;
@@ -275,8 +276,6 @@ fn code(x: f32, per: f32) -> i8 {
 /// The nearest integer, ties to even, of a number of few digits.
 #[inline(always)]
 fn integer(x: f32) -> i32 {
-    /// Added to such a number it leaves the integer in the lower bits. The library's rounding would be
-    /// a call a weight.
-    const INTEGER: f32 = (3 << 22) as f32;
+    // The library's rounding would be a call a weight.
     (x + INTEGER).to_bits() as i32 - INTEGER.to_bits() as i32
 }

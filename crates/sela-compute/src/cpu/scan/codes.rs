@@ -5,6 +5,7 @@
 //! in a line of 64 bytes: the form that both VNNI and AMX multiply as it is.
 
 use super::dots::Dots;
+use crate::cpu::lanes::INTEGER;
 use crate::scan::{Block, Record};
 
 /// Rows that are looked at together: a word of a bitmap.
@@ -201,8 +202,6 @@ fn largest(numbers: &[f32]) -> f32 {
 /// number, is said to be unknown.
 #[inline(always)]
 pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
-    // From there on, f32 has integers only, and the last bits are theirs.
-    const WHOLE: f32 = (3 << 22) as f32;
     let norm = norm(numbers);
     if norm == 0.0 {
         codes.fill(0);
@@ -225,7 +224,7 @@ pub(super) fn code(numbers: &[f32], codes: &mut [i8]) -> Coded {
     let inverse = 127.0 / largest;
     for (x, code) in numbers.iter().zip(&mut *codes) {
         let near = (x * inverse).clamp(-127.0, 127.0);
-        *code = (near + WHOLE).to_bits() as i8;
+        *code = (near + INTEGER).to_bits() as i8;
     }
     let squares = sum_of(numbers, codes, |x, code| {
         let left = f64::from(x) - f64::from(scale) * f64::from(code);

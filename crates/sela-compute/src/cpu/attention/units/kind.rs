@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use super::{DEPTH, Head, TILE, store};
 use crate::cpu::blocks::{Columns, Form, Twice};
 use crate::cpu::gemm::Rows;
-use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::{Avx512, bf16_left_over, bf16_line};
+use crate::cpu::lanes::{INTEGER, Lanes};
 
 /// The largest code of a query, a key or a value on either side of zero.
 const MOST: f32 = 4095.0;
@@ -232,8 +232,6 @@ impl Coded {
 
 /// Of `VRANGEPS`: the larger magnitude, without a sign; a number rather than a NaN.
 const LARGEST_MAGNITUDE: i32 = 0b1011;
-/// Added to a number between -2^22 and 2^22 it leaves the nearest integer in the lower bits.
-pub(super) const INTEGER: f32 = (3 << 22) as f32;
 
 /// Numbers in whose lowest sixteen bits are codes, `per` of them to a unit.
 ///

@@ -5,11 +5,11 @@
 
 use std::arch::x86_64::*;
 
-use super::kind::{INTEGER, WEIGHT_MOST, with_codes};
+use super::kind::{WEIGHT_MOST, with_codes};
 use super::{DEPTH, Kind, TILE, store};
 use crate::cpu::blocks::Twice;
-use crate::cpu::lanes::Lanes;
 use crate::cpu::lanes::x86::Avx512;
+use crate::cpu::lanes::{INTEGER, Lanes};
 use crate::cpu::math::exp;
 
 /// `2^x` as a polynomial, fitted for the least relative error on `0 <= x <= 1`.
