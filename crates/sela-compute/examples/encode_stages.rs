@@ -190,8 +190,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .ok_or_else(|| format!("this CPU has no instructions `{}`", isa.unwrap_or_default()))?;
     let cpu = Inventory::probe_cpu().cpu;
     println!(
-        "{arithmetic:?}, {isa}, units {:?} and {:?}, {threads} threads",
-        cpu.bf16, cpu.int8
+        "{arithmetic:?}, {isa}, units {:?}, {:?} and {:?}, {threads} threads",
+        cpu.bf16, cpu.int8, cpu.int16
     );
     let model = Model::new(CpuEncode::new(isa, arithmetic, threads)?)?;
     let shapes = match std::env::args().nth(4) {

@@ -42,8 +42,10 @@ impl fmt::Display for Bf16Unit {
 pub enum Int8Unit {
     /// Tile matrix products of Intel's AMX.
     Amx,
-    /// `VPDPBUSD` of AVX-512 VNNI, which has `VPDPWSSD` for int16 too.
+    /// `VPDPBUSD` of AVX-512 VNNI.
     Avx512Vnni,
+    /// The same of AVX-VNNI, in registers of 256 bits.
+    AvxVnni,
 }
 
 impl Int8Unit {
@@ -52,11 +54,58 @@ impl Int8Unit {
         match self {
             Self::Amx => "amx-int8",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::AvxVnni => "avx-vnni",
+        }
+    }
+
+    /// The instruction set whose kernels it goes with.
+    pub fn isa(self) -> Isa {
+        match self {
+            Self::Amx | Self::Avx512Vnni => Isa::Avx512,
+            Self::AvxVnni => Isa::Avx2,
         }
     }
 }
 
 impl fmt::Display for Int8Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Units of the CPU that multiply int16 numbers into i32 sums, faster than the registers of the instruction set
+/// that they go with multiply f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Int16Unit {
+    /// `VPDPWSSD` of AVX-512 VNNI.
+    Avx512Vnni,
+    /// The same of AVX-VNNI, in registers of 256 bits.
+    AvxVnni,
+    /// `VPMADDWD` of AVX2.
+    Avx2,
+}
+
+impl Int16Unit {
+    /// Its name as users see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Avx512Vnni => "avx512-vnni",
+            Self::AvxVnni => "avx-vnni",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    /// The instruction set whose kernels it goes with.
+    pub fn isa(self) -> Isa {
+        match self {
+            Self::Avx512Vnni => Isa::Avx512,
+            Self::AvxVnni | Self::Avx2 => Isa::Avx2,
+        }
+    }
+}
+
+impl fmt::Display for Int16Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -79,8 +128,11 @@ pub struct CpuFacts {
     /// Whether it multiplies faster than f32 registers do: of those of AVX-512, some do and some do not,
     /// as a measurement of some 100 microseconds tells.
     pub bf16_outpaces_f32: bool,
-    /// The int8 unit that would be used.
-    pub int8: Option<Int8Unit>,
+    /// The int8 units, the fastest first. One is used beside the instruction set that it goes with only.
+    pub int8: Vec<Int8Unit>,
+    /// The int16 units, likewise. Of AVX2's, some multiply faster than its f32 does and some do not, as a
+    /// measurement of some 100 microseconds tells.
+    pub int16: Vec<Int16Unit>,
     /// Main memory in bytes, when the system tells.
     pub memory_bytes: Option<u64>,
 }
@@ -263,7 +315,8 @@ impl Inventory {
             bf16,
             bf16_outpaces_f32: bf16
                 .is_some_and(|unit| unit.is_matrix() || crate::cpu::rates::bf16_outpaces_f32()),
-            int8: crate::cpu::blocks::int8_unit(),
+            int8: crate::cpu::blocks::int8_units(),
+            int16: crate::cpu::blocks::int16_units(),
             memory_bytes: memory_bytes(),
         };
         Self {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::Error;
-use crate::inventory::{Bf16Unit, GpuFacts, GpuKind, Int8Unit, Inventory};
+use crate::inventory::{Bf16Unit, GpuFacts, GpuKind, Int8Unit, Int16Unit, Inventory};
 use crate::isa::Isa;
 
 /// A path through the code, from the fastest silicon to the most common.
@@ -243,12 +243,12 @@ pub fn plan(inventory: &Inventory, options: &PlanOptions) -> Result<Plan, Error>
             cpu.isas.clone()
         }
     };
-    // The units are fed by AVX-512.
-    let fed = isas[0] == Isa::Avx512;
     let units = Units {
-        bf16: cpu.bf16.filter(|_| fed),
+        // Those of bf16 are fed by AVX-512.
+        bf16: cpu.bf16.filter(|_| isas[0] == Isa::Avx512),
         bf16_outpaces_f32: cpu.bf16_outpaces_f32,
-        int8: cpu.int8.filter(|_| fed),
+        int8: cpu.int8.iter().copied().find(|unit| unit.isa() == isas[0]),
+        int16: cpu.int16.iter().copied().find(|unit| unit.isa() == isas[0]),
     };
     let arithmetics = arithmetics(&units, options, &mut reasons);
     Ok(Plan {
@@ -373,32 +373,29 @@ struct Units {
     bf16: Option<Bf16Unit>,
     bf16_outpaces_f32: bool,
     int8: Option<Int8Unit>,
+    int16: Option<Int16Unit>,
 }
 
 impl Units {
     /// What is fastest and keeps to the promise of [`Precision::Auto`]; none if that is f32.
     fn auto(&self) -> Option<Arithmetic> {
-        match (self.bf16, self.int8) {
+        match (self.bf16, self.int16) {
             (Some(_), _) if self.bf16_outpaces_f32 => Some(Arithmetic::Bf16),
-            // Twice the rate of f32 wherever there is VNNI.
-            (_, Some(Int8Unit::Avx512Vnni)) => Some(Arithmetic::Int16),
+            (_, Some(_)) => Some(Arithmetic::Int16),
             _ => None,
         }
     }
 
     /// Why it is that.
     fn why(&self) -> String {
-        match (self.auto(), self.bf16) {
-            (Some(Arithmetic::Bf16), Some(unit)) => format!("auto is bf16 by {unit}"),
-            (Some(arithmetic), Some(slow)) => format!(
-                "auto is {arithmetic} by {}: {slow} is slower than f32 here",
-                Int8Unit::Avx512Vnni
-            ),
-            (Some(arithmetic), None) => {
-                format!("auto is {arithmetic} by {}", Int8Unit::Avx512Vnni)
+        match (self.bf16, self.int16) {
+            (Some(unit), _) if self.bf16_outpaces_f32 => format!("auto is bf16 by {unit}"),
+            (Some(slow), Some(unit)) => {
+                format!("auto is int16 by {unit}: {slow} is slower than f32 here")
             }
-            (None, Some(slow)) => format!("auto is f32: {slow} is slower here"),
-            (None, None) => "auto is f32: there is no bf16 unit to use".into(),
+            (None, Some(unit)) => format!("auto is int16 by {unit}"),
+            (Some(slow), None) => format!("auto is f32: {slow} is slower here"),
+            (None, None) => "auto is f32: no unit for fewer bits is faster here".into(),
         }
     }
 }
@@ -426,7 +423,10 @@ fn arithmetics(units: &Units, options: &PlanOptions, reasons: &mut Vec<String>) 
             let first = units.int8.map(|_| Arithmetic::Int8);
             reasons.push(match units.int8 {
                 Some(unit) => format!("int8 by {unit}"),
-                None => "not int8: there is no unit for it to use".to_owned(),
+                None => format!(
+                    "not int8: there is no unit for it to use; as auto, and {}",
+                    units.why()
+                ),
             });
             first.into_iter().chain(auto).chain(f32_grade).collect()
         }
@@ -464,7 +464,8 @@ mod tests {
             isas: isas.to_vec(),
             bf16,
             bf16_outpaces_f32: bf16.is_some(),
-            int8: None,
+            int8: Vec::new(),
+            int16: Vec::new(),
             memory_bytes: None,
         };
         Inventory {
@@ -502,6 +503,12 @@ mod tests {
         }
     }
 
+    /// What VNNI has besides int8.
+    fn with_vnni(int8: Option<Int8Unit>) -> Vec<Int16Unit> {
+        let vnni = int8.filter(|&unit| unit == Int8Unit::Avx512Vnni);
+        vnni.map(|_| Int16Unit::Avx512Vnni).into_iter().collect()
+    }
+
     /// The plan of a CPU with these units, of which bf16 outpaces f32 or not.
     fn planned_with(
         (bf16, outpaces): (Option<Bf16Unit>, bool),
@@ -510,7 +517,8 @@ mod tests {
     ) -> Plan {
         let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
         inventory.cpu.bf16_outpaces_f32 = outpaces;
-        inventory.cpu.int8 = int8;
+        inventory.cpu.int8 = int8.into_iter().collect();
+        inventory.cpu.int16 = with_vnni(int8);
         let options = PlanOptions {
             precision,
             ..PlanOptions::default()
@@ -575,7 +583,8 @@ mod tests {
         ];
         for (int8, bf16, isa, expected) in cases {
             let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], bf16);
-            inventory.cpu.int8 = int8;
+            inventory.cpu.int8 = int8.into_iter().collect();
+            inventory.cpu.int16 = with_vnni(int8);
             let options = PlanOptions {
                 precision: Precision::Int8,
                 isa: Some(isa),
@@ -585,6 +594,61 @@ mod tests {
             assert_eq!(plan.arithmetics, expected, "{int8:?} {bf16:?} {isa}");
             let told = plan.reasons.iter().any(|why| why.contains("int8"));
             assert!(told, "{:?}", plan.reasons);
+        }
+    }
+
+    #[test]
+    fn auto_and_int8_are_int16_where_avx2_outpaces_its_f32() {
+        use Arithmetic::{F32, Int16};
+        let of = |isas: &[Isa], int16: &[Int16Unit], isa, precision| {
+            let mut inventory = machine(isas, None);
+            inventory.cpu.int16 = int16.to_vec();
+            let options = PlanOptions {
+                precision,
+                isa,
+                ..PlanOptions::default()
+            };
+            let plan = plan(&inventory, &options).unwrap();
+            (plan.arithmetics, plan.reasons.join("; "))
+        };
+        let (avx2, both) = ([Isa::Avx2], [Isa::Avx512, Isa::Avx2]);
+        let (slow, fast) = ([], [Int16Unit::Avx2]);
+        for precision in [Precision::Auto, Precision::Int8] {
+            let (found, why) = of(&avx2, &fast, None, precision);
+            assert_eq!(found, [Int16, F32]);
+            assert!(why.contains("int16 by avx2"), "{why}");
+            let (found, why) = of(&avx2, &slow, None, precision);
+            assert_eq!(found, [F32]);
+            assert!(!why.contains("int16"), "{why}");
+            // AVX-512 without VNNI multiplies f32 as fast.
+            assert_eq!(of(&both, &fast, None, precision).0, [F32]);
+            assert_eq!(of(&both, &fast, Some(Isa::Avx2), precision).0, [Int16, F32]);
+            let all = [Int16Unit::Avx512Vnni, Int16Unit::AvxVnni];
+            let (found, why) = of(&both, &all, None, precision);
+            assert_eq!(found, [Int16, F32]);
+            assert!(why.contains("int16 by avx512-vnni"), "{why}");
+        }
+        for precision in [Precision::F32, Precision::Bf16] {
+            assert!(!of(&avx2, &fast, None, precision).0.contains(&Int16));
+        }
+    }
+
+    #[test]
+    fn avx_vnni_does_int8_where_avx2_is_used() {
+        use Arithmetic::{F32, Int8, Int16};
+        let mut inventory = machine(&[Isa::Avx512, Isa::Avx2], None);
+        inventory.cpu.int8 = vec![Int8Unit::Amx, Int8Unit::Avx512Vnni, Int8Unit::AvxVnni];
+        inventory.cpu.int16 = vec![Int16Unit::Avx512Vnni, Int16Unit::AvxVnni];
+        for (isa, unit) in [(None, "amx-int8"), (Some(Isa::Avx2), "avx-vnni")] {
+            let options = PlanOptions {
+                precision: Precision::Int8,
+                isa,
+                ..PlanOptions::default()
+            };
+            let plan = plan(&inventory, &options).unwrap();
+            assert_eq!(plan.arithmetics, [Int8, Int16, F32]);
+            let told = format!("int8 by {unit}");
+            assert!(plan.reasons.contains(&told), "{told}: {:?}", plan.reasons);
         }
     }
 

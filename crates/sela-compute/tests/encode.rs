@@ -46,9 +46,13 @@ fn bf16_meets_the_reference() {
 
 #[test]
 fn int8_and_int16_meet_the_reference() {
-    match Inventory::probe().cpu.int8 {
-        Some(unit) => println!("int8 by {unit}"),
-        None => println!("int8 unit: skipped, this CPU lacks one; its emulation runs"),
+    match Inventory::probe().cpu.int8.as_slice() {
+        [] => println!("int8 unit: skipped, this CPU lacks one; its emulation runs"),
+        units => units.iter().for_each(|unit| println!("int8 by {unit}")),
+    }
+    match Inventory::probe().cpu.int16.as_slice() {
+        [] => println!("int16 unit: skipped, this CPU lacks one; its emulation runs"),
+        units => units.iter().for_each(|unit| println!("int16 by {unit}")),
     }
     for isa in available() {
         self_test(isa, Arithmetic::Int8).unwrap();

@@ -225,6 +225,9 @@ pub struct Machine {
     /// The int8 unit of the CPU, if it has one.
     #[serde(default)]
     pub int8_unit: Option<String>,
+    /// The int16 units of the CPU that outpace f32, the fastest first.
+    #[serde(default)]
+    pub int16_units: Vec<String>,
     /// The precision asked for.
     pub dtype: String,
     /// The arithmetic of the encoder on the first device, if it was needed.
@@ -355,7 +358,8 @@ fn machine(bench: &Bench<'_>) -> Result<Machine> {
         threads: options.threads.unwrap_or(cpu.threads),
         isa: isa.unwrap_or_else(|| cpu.isas[0].to_string()),
         bf16_unit: cpu.bf16.map(|unit| unit.to_string()),
-        int8_unit: cpu.int8.map(|unit| unit.to_string()),
+        int8_unit: cpu.int8.first().map(ToString::to_string),
+        int16_units: cpu.int16.iter().map(ToString::to_string).collect(),
         dtype: format!("{:?}", options.dtype).to_lowercase(),
         arithmetic: devices.first().and_then(|used| used.arithmetic.clone()),
         devices,

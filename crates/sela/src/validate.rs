@@ -121,7 +121,7 @@ pub fn bf16_units() -> &'static [Bf16Unit] {
 /// The same for int8 products.
 pub fn int8_units() -> &'static [Int8Unit] {
     match std::env::consts::ARCH {
-        "x86_64" => &[Int8Unit::Amx, Int8Unit::Avx512Vnni],
+        "x86_64" => &[Int8Unit::Amx, Int8Unit::Avx512Vnni, Int8Unit::AvxVnni],
         _ => &[],
     }
 }

@@ -211,7 +211,10 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
     }
     let cpu = &machine.cpu;
     tests.extend(skipped_units(sela::validate::bf16_units(), cpu.bf16));
-    tests.extend(skipped_units(sela::validate::int8_units(), cpu.int8));
+    tests.extend(skipped_units(
+        sela::validate::int8_units(),
+        cpu.int8.first().copied(),
+    ));
     tests
 }
 
@@ -257,13 +260,24 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
         (
             "int8 unit",
             cpu.int8
+                .first()
                 .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
         ),
+        ("int16 unit", int16_units(machine)),
     ]
     .map(|(what, value)| vec![what.to_owned(), value])
     .into_iter()
     .chain(no_gpu(machine))
     .collect()
+}
+
+/// The int16 units that outpace f32.
+fn int16_units(machine: &Inventory) -> String {
+    let names: Vec<_> = machine.cpu.int16.iter().map(|unit| unit.name()).collect();
+    match names.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
 }
 
 /// A line for a machine without GPUs; the others are told one by one.
@@ -283,7 +297,8 @@ fn machine_json(machine: &Inventory) -> Value {
         "memory_bytes": cpu.memory_bytes, "instruction_sets": names(&cpu.isas),
         "bf16_unit": cpu.bf16.map(|unit| unit.to_string()),
         "bf16_outpaces_f32": cpu.bf16_outpaces_f32,
-        "int8_unit": cpu.int8.map(|unit| unit.to_string()),
+        "int8_unit": cpu.int8.first().map(|unit| unit.to_string()),
+        "int16_units": cpu.int16.iter().map(|unit| unit.name()).collect::<Vec<_>>(),
     })
 }
 

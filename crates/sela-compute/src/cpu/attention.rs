@@ -67,7 +67,7 @@ pub(crate) fn has_bf16(unit: Unit) -> bool {
         && match unit {
             Unit::Amx => Product::Bf16.is_available(),
             Unit::Avx512 => true,
-            Unit::Emulated(_) => false,
+            Unit::AvxVnni | Unit::Avx2 | Unit::Emulated(_) => false,
         };
     #[cfg(not(target_arch = "x86_64"))]
     {

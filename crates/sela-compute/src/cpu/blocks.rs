@@ -1,5 +1,5 @@
 //! Matrix products of bf16 with f32 sums and of int8 and int16 with i32 sums: of bf16 and int8 on AMX
-//! tiles, of all three by AVX-512 BF16 and VNNI, or emulated.
+//! tiles, of all three by AVX-512 BF16 and VNNI, of integers by AVX-VNNI, of int16 by AVX2, or emulated.
 //!
 //! Weights are packed once, in the order in which AMX reads a tile and AVX-512 a register: two neighbouring
 //! inputs of sixteen outputs side by side, or, of int8, four that are sixteen apart, so that codes leave
@@ -18,6 +18,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod emulated;
@@ -38,7 +40,7 @@ use packed::{Reach, STEP_LINES, TILE_LINES};
 use super::gemm::Rows;
 use super::lanes::{INTEGER, Lanes};
 use super::math;
-use crate::inventory::{Bf16Unit, Int8Unit};
+use crate::inventory::{Bf16Unit, Int8Unit, Int16Unit};
 use crate::isa::Isa;
 
 /// Outputs of a panel: a unit of work.
@@ -93,6 +95,10 @@ pub(crate) enum Unit {
     Amx,
     /// AVX-512 BF16, or VNNI for int8 and int16.
     Avx512,
+    /// AVX-VNNI, for int8 and int16.
+    AvxVnni,
+    /// AVX2, for int16.
+    Avx2,
     /// The registers of an instruction set.
     Emulated(Isa),
 }
@@ -105,12 +111,31 @@ pub(crate) fn bf16_unit() -> Option<Bf16Unit> {
     }
 }
 
-/// The fastest unit of this CPU for products of int8.
-pub(crate) fn int8_unit() -> Option<Int8Unit> {
-    match units(Form::Int8).first()? {
-        Unit::Amx => Some(Int8Unit::Amx),
-        _ => Some(Int8Unit::Avx512Vnni),
-    }
+/// The units of this CPU for products of int8, the fastest first.
+pub(crate) fn int8_units() -> Vec<Int8Unit> {
+    let found = units(Form::Int8).into_iter();
+    found
+        .filter_map(|unit| match unit {
+            Unit::Amx => Some(Int8Unit::Amx),
+            Unit::Avx512 => Some(Int8Unit::Avx512Vnni),
+            Unit::AvxVnni => Some(Int8Unit::AvxVnni),
+            Unit::Avx2 | Unit::Emulated(_) => None,
+        })
+        .collect()
+}
+
+/// The units of this CPU for products of int16 that outpace f32 in the registers of their instruction set, the
+/// fastest first.
+pub(crate) fn int16_units() -> Vec<Int16Unit> {
+    let found = units(Form::Int16).into_iter();
+    found
+        .filter_map(|unit| match unit {
+            Unit::Avx512 => Some(Int16Unit::Avx512Vnni),
+            Unit::AvxVnni => Some(Int16Unit::AvxVnni),
+            Unit::Avx2 => super::rates::int16_outpaces_f32().then_some(Int16Unit::Avx2),
+            Unit::Amx | Unit::Emulated(_) => None,
+        })
+        .collect()
 }
 
 /// All units of this CPU for a form, the fastest first.
@@ -130,6 +155,8 @@ fn units(form: Form) -> Vec<Unit> {
                 tiles.is_some_and(super::amx::Product::is_available),
             ),
             (Unit::Avx512, avx512::is_available(form)),
+            (Unit::AvxVnni, avx2::is_available_by_vnni(form)),
+            (Unit::Avx2, avx2::is_available(form)),
         ];
         let found = all.into_iter().filter(|(_, available)| *available);
         found.map(|(unit, _)| unit).collect()
@@ -238,6 +265,12 @@ impl Unit {
             #[cfg(target_arch = "x86_64")]
             (Self::Avx512, Form::Int16) => avx512::run_int16,
             #[cfg(target_arch = "x86_64")]
+            (Self::AvxVnni, Form::Int8) => avx2::run_int8_by_vnni,
+            #[cfg(target_arch = "x86_64")]
+            (Self::AvxVnni, Form::Int16) => avx2::run_int16_by_vnni,
+            #[cfg(target_arch = "x86_64")]
+            (Self::Avx2, Form::Int16) => avx2::run_int16,
+            #[cfg(target_arch = "x86_64")]
             (Self::Emulated(Isa::Avx512), _) => emulated::run_avx512,
             #[cfg(target_arch = "x86_64")]
             (Self::Emulated(Isa::Avx2), _) => emulated::run_avx2,
@@ -252,9 +285,16 @@ impl Unit {
     /// The fastest that goes with the kernels of `isa`: a unit is used beside the instruction set
     /// that feeds it only.
     pub(crate) fn of(isa: Isa, form: Form) -> Self {
-        match units(form).first() {
-            Some(unit) if isa == Isa::Avx512 => *unit,
-            _ => Self::Emulated(isa),
+        let own = units(form).into_iter().find(|unit| unit.fed_by() == isa);
+        own.unwrap_or(Self::Emulated(isa))
+    }
+
+    /// The instruction set whose kernels it goes with.
+    fn fed_by(self) -> Isa {
+        match self {
+            Self::Amx | Self::Avx512 => Isa::Avx512,
+            Self::AvxVnni | Self::Avx2 => Isa::Avx2,
+            Self::Emulated(isa) => isa,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! How fast this CPU multiplies without reading anything: what `CPUID` does not tell.
 //!
 //! `VDPBF16PS` does twice the work of a fused multiply-add. A Zen 5 starts as many of either a cycle, an
-//! Emerald Rapids a quarter as many, so that it is half as fast as plain f32 there.
+//! Emerald Rapids a quarter as many, so that it is half as fast as plain f32 there. `VPMADDWD` of AVX2 does
+//! twice the work as well, and then its sums have to be added: a Zen 3 starts as many of them as multiply-adds,
+//! and the additions beside, a Haswell or a Zen 2 half as many.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -23,6 +25,19 @@ const RUNS: usize = 12;
 pub(crate) fn bf16_outpaces_f32() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::bf16_outpaces_f32();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether `VPMADDWD` of AVX2 and the addition after it multiply more numbers than f32 multiply-adds of 256
+/// bits do in the same time. Measured once, within some 100 microseconds; without AVX2 they do not.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "only x86 has it")
+)]
+pub(crate) fn int16_outpaces_f32() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::int16_outpaces_f32();
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -99,6 +114,8 @@ mod x86 {
 
     /// What bf16 must be ahead by, having less to promise. The rates stand in a ratio of powers of two.
     const AHEAD: f64 = 1.4;
+    /// The same of int16 by AVX2: 2, or 1.5 where three additions or multiplications start a cycle, or 1.
+    const AHEAD_INT16: f64 = 1.25;
 
     pub(super) fn bf16_outpaces_f32() -> bool {
         static FOUND: OnceLock<bool> = OnceLock::new();
@@ -106,22 +123,46 @@ mod x86 {
             if !Isa::Avx512.is_available() || !is_x86_feature_detected!("avx512bf16") {
                 return false;
             }
-            let numbers = noise();
-            let (mut of_f32, mut of_bf16) = (Duration::MAX, Duration::MAX);
-            // In turn, so that a change of the clock meets both.
-            for _ in 0..RUNS {
-                // SAFETY: the CPU has both, as was asked above.
-                of_f32 = of_f32.min(time(|| unsafe { multiply_f32(black_box(&numbers)) }));
-                // SAFETY: as above.
-                of_bf16 = of_bf16.min(time(|| unsafe { multiply_bf16(black_box(&numbers)) }));
-            }
-            outpaces(of_bf16, of_f32)
+            // SAFETY: the CPU has both, as was asked above.
+            let [of_bf16, of_f32] = unsafe { both(multiply_bf16, multiply_f32) };
+            outpaces(of_bf16, of_f32, AHEAD)
         })
     }
 
-    /// Whether as many instructions of bf16 multiply enough more than those of f32, in these times.
-    fn outpaces(of_bf16: Duration, of_f32: Duration) -> bool {
-        2.0 * of_f32.as_secs_f64() >= AHEAD * of_bf16.as_secs_f64()
+    pub(super) fn int16_outpaces_f32() -> bool {
+        static FOUND: OnceLock<bool> = OnceLock::new();
+        *FOUND.get_or_init(|| {
+            if !Isa::Avx2.is_available() {
+                return false;
+            }
+            // SAFETY: the CPU has AVX2 and FMA, as was asked above.
+            let [of_int16, of_f32] = unsafe { both(multiply_int16_avx2, multiply_f32_avx2) };
+            outpaces(of_int16, of_f32, AHEAD_INT16)
+        })
+    }
+
+    /// The best times of two.
+    ///
+    /// # Safety
+    ///
+    /// The CPU has what both need.
+    unsafe fn both(one: unsafe fn(&Noise), two: unsafe fn(&Noise)) -> [Duration; 2] {
+        let numbers = noise();
+        let mut times = [Duration::MAX; 2];
+        // In turn, so that a change of the clock meets both.
+        for _ in 0..RUNS {
+            for (best, multiply) in times.iter_mut().zip([one, two]) {
+                // SAFETY: the caller's promise.
+                *best = (*best).min(time(|| unsafe { multiply(black_box(&numbers)) }));
+            }
+        }
+        times
+    }
+
+    /// Whether as many instructions that each do twice the work of f32's multiply more than those by a factor
+    /// of `ahead` at least, in these times.
+    fn outpaces(of_twice: Duration, of_f32: Duration, ahead: f64) -> bool {
+        2.0 * of_f32.as_secs_f64() >= ahead * of_twice.as_secs_f64()
     }
 
     /// See [`super::of`].
@@ -147,6 +188,16 @@ mod x86 {
             (Unit::Avx512, Form::Int8) => unsafe {
                 (best(|| multiply_int8(black_box(&numbers))), 64)
             },
+            // SAFETY: as above.
+            (Unit::AvxVnni, Form::Int8) => unsafe {
+                (best(|| multiply_int8_avx_vnni(black_box(&numbers))), 32)
+            },
+            // SAFETY: as above.
+            (Unit::AvxVnni, _) => unsafe {
+                (best(|| multiply_int16_avx_vnni(black_box(&numbers))), 16)
+            },
+            // SAFETY: as above.
+            (Unit::Avx2, _) => unsafe { (best(|| multiply_int16_avx2(black_box(&numbers))), 16) },
             (Unit::Emulated(_), _) => return None,
         };
         let products = if form == Form::Bf16x3 { 3.0 } else { 1.0 };
@@ -175,27 +226,43 @@ mod x86 {
         fn bf16_has_to_be_ahead_by_more_than_a_count_is_off() {
             let ns = Duration::from_nanos;
             // Zen 5, also with a tick of 100 ns more; equal work; Emerald Rapids.
-            assert!(outpaces(ns(2000), ns(2000)) && outpaces(ns(2100), ns(2000)));
-            assert!(!outpaces(ns(4000), ns(2000)) && !outpaces(ns(5600), ns(1400)));
+            let bf16 = |of_bf16, of_f32| outpaces(ns(of_bf16), ns(of_f32), AHEAD);
+            assert!(bf16(2000, 2000) && bf16(2100, 2000));
+            assert!(!bf16(4000, 2000) && !bf16(5600, 1400));
+        }
+
+        #[test]
+        fn int16_has_to_do_more_than_as_much_as_f32() {
+            let ns = Duration::from_nanos;
+            let int16 = |of_int16, of_f32| outpaces(ns(of_int16), ns(of_f32), AHEAD_INT16);
+            // Zen 3; Skylake, whose additions take turns with multiplications; Haswell, also with a tick less.
+            assert!(int16(2000, 2000) && int16(2700, 2000));
+            assert!(!int16(4000, 2000) && !int16(3900, 2000));
         }
     }
 
-    /// Chains of an instruction on registers of noise.
+    /// Chains of an instruction, or two, on registers of noise.
     macro_rules! chains {
         ($name:ident, $features:literal, |$sum:ident, $x:ident| $multiply:expr) => {
+            chains!($name, $features, __m512i, _mm512_xor_si512, |$sum, $x| {
+                $multiply
+            });
+        };
+        ($name:ident, $features:literal, $register:ty, $xor:ident,
+         |$sum:ident, $x:ident| $multiply:expr) => {
             /// # Safety
             ///
             /// The CPU has the features.
             #[target_feature(enable = $features)]
             unsafe fn $name(numbers: &Noise) {
-                // SAFETY: a tile has as many registers as there are chains.
+                // SAFETY: a tile has as many registers as there are chains, and is aligned as they are.
                 unsafe {
-                    let at = numbers.0.as_ptr().cast::<__m512i>();
-                    let $x = _mm512_load_si512(at);
+                    let at = numbers.0.as_ptr().cast::<$register>();
+                    let $x = *at;
                     // Not alike for the compiler, which might make one of them.
-                    let mut sums: [__m512i; CHAINS] = [$x; CHAINS];
+                    let mut sums: [$register; CHAINS] = [$x; CHAINS];
                     for (i, sum) in sums.iter_mut().enumerate() {
-                        *sum = _mm512_load_si512(at.add(i));
+                        *sum = *at.add(i);
                     }
                     for _ in 0..LENGTH {
                         for sum in &mut sums {
@@ -203,11 +270,11 @@ mod x86 {
                             *sum = $multiply;
                         }
                     }
-                    let mut all = _mm512_setzero_si512();
+                    let mut all = $x;
                     for sum in sums {
-                        all = _mm512_xor_si512(all, sum);
+                        all = $xor(all, sum);
                     }
-                    black_box(_mm512_reduce_or_epi32(all));
+                    black_box(all);
                 }
             }
         };
@@ -227,6 +294,36 @@ mod x86 {
     chains!(multiply_int8, "avx512f,avx512vnni", |sum, x| {
         _mm512_dpbusd_epi32(sum, x, x)
     });
+    chains!(
+        multiply_f32_avx2,
+        "avx2,fma",
+        __m256,
+        _mm256_xor_ps,
+        |sum, x| _mm256_fmadd_ps(x, x, sum)
+    );
+    chains!(
+        multiply_int16_avx2,
+        "avx2",
+        __m256i,
+        _mm256_xor_si256,
+        // Of what changes, or all products would be one.
+        |sum, x| _mm256_add_epi32(sum, _mm256_madd_epi16(x, sum))
+    );
+
+    chains!(
+        multiply_int16_avx_vnni,
+        "avx2,avxvnni",
+        __m256i,
+        _mm256_xor_si256,
+        |sum, x| _mm256_dpwssd_avx_epi32(sum, x, x)
+    );
+    chains!(
+        multiply_int8_avx_vnni,
+        "avx2,avxvnni",
+        __m256i,
+        _mm256_xor_si256,
+        |sum, x| _mm256_dpbusd_avx_epi32(sum, x, x)
+    );
 
     /// As many products of tiles of noise.
     ///

@@ -21,7 +21,7 @@ const OUTPUTS: [usize; 7] = [1, 16, 32, 48, 64, 80, 112];
 /// Everything that can multiply numbers of a form here, and word of what cannot.
 fn all(form: Form) -> Vec<Unit> {
     let own = units(form);
-    for unit in [Unit::Amx, Unit::Avx512] {
+    for unit in [Unit::Amx, Unit::Avx512, Unit::AvxVnni, Unit::Avx2] {
         let state = match own.contains(&unit) {
             true => "runs",
             false => "skipped: this CPU lacks it",

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod vnni;
 
 use super::bound::{Look, Range};
@@ -25,6 +27,9 @@ pub(super) struct Plane {
     /// 128 more: as the unsigned side of VNNI's product.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     biased: Vec<u8>,
+    /// The codes, widened: two of them a word of AVX2's product.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    wide: Vec<i16>,
 }
 
 impl Plane {
@@ -35,6 +40,7 @@ impl Plane {
             stride,
             signed: vec![0; len],
             biased: vec![128; len],
+            wide: vec![0; len],
         }
     }
 
@@ -45,6 +51,9 @@ impl Plane {
         for (biased, code) in self.biased[at..].iter_mut().zip(codes) {
             *biased = (*code as u8) ^ 128;
         }
+        for (wide, code) in self.wide[at..].iter_mut().zip(codes) {
+            *wide = i16::from(*code);
+        }
     }
 
     fn signed(&self, query: usize) -> &[i8] {
@@ -54,6 +63,11 @@ impl Plane {
     #[cfg(target_arch = "x86_64")]
     fn biased(&self, query: usize) -> &[u8] {
         &self.biased[query * self.stride..][..self.stride]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn wide(&self, query: usize) -> &[i16] {
+        &self.wide[query * self.stride..][..self.stride]
     }
 }
 
@@ -124,7 +138,7 @@ impl Dots {
                 found.push(vnni::with("avx512-vnni", vnni::many, vnni::QUERIES));
             }
             if matches!(isa, Isa::Avx512 | Isa::Avx2) && isa.is_available() {
-                found.push(avx2());
+                found.push(avx2::dots());
             }
         }
         let _ = isa;
@@ -337,58 +351,6 @@ fn plain() -> Dots {
     }
     Dots {
         name: "plain",
-        one,
-        many: None,
-        block: 1,
-        pass,
-        ranges: all,
-        code: coded,
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn avx2() -> Dots {
-    use std::arch::x86_64::*;
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn one(lines: &[Line], _: &Side, plane: &Plane, query: usize, out: &mut Products) {
-        let query = plane.signed(query);
-        let groups = lines.chunks_exact(query.len() / 4);
-        for (lines, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {
-            // SAFETY: the caller's promise: AVX2; a line has 64 bytes, `out` sixteen numbers.
-            unsafe {
-                let mut sums = [_mm256_setzero_si256(); 4];
-                for (line, four) in lines.iter().zip(query.as_chunks::<4>().0) {
-                    let four = i32::from_le_bytes(four.map(|x| x as u8));
-                    let four = _mm256_cvtepi8_epi16(_mm_set1_epi32(four));
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        let rows = _mm_load_si128(line.0.as_ptr().add(16 * i).cast());
-                        let products = _mm256_madd_epi16(_mm256_cvtepi8_epi16(rows), four);
-                        *sum = _mm256_add_epi32(*sum, products);
-                    }
-                }
-                for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-                    let eight = _mm256_hadd_epi32(sums[2 * i], sums[2 * i + 1]);
-                    let eight = _mm256_permute4x64_epi64::<0b11_01_10_00>(eight);
-                    _mm256_storeu_si256(out.as_mut_ptr().cast(), eight);
-                }
-            }
-        }
-    }
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn pass(side: &Side, products: &[Products], looks: &[Look], out: &mut [u64]) {
-        passing(side, products, looks, out);
-    }
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn all(side: &Side, products: &Products, range: &Range) -> [[f32; STRIP]; 2] {
-        range.of_strip(products, side)
-    }
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn coded(numbers: &[f32], codes: &mut [i8]) -> Coded {
-        code(numbers, codes)
-    }
-    Dots {
-        name: "avx2",
         one,
         many: None,
         block: 1,

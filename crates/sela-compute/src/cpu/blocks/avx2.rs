@@ -1,0 +1,246 @@
+//! Products in registers of 256 bits: of int16 by `VPMADDWD` of AVX2 and an addition, of int8 and int16 by
+//! `VPDPBUSD` and `VPDPWSSD` of AVX-VNNI.
+//!
+//! `VPMADDWD` and the addition after it multiply 16 numbers where a fused multiply-add of f32 does 8.
+
+// Loops over registers run over several arrays at once and must unroll.
+#![allow(clippy::needless_range_loop)]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::marker::PhantomData;
+
+use super::left::CHUNK;
+use super::number::{Int8, Int16, Number};
+use super::{
+    Form, GROUP, Job, Kernel, PANELS, STEP_LINES, Sending, Shape, TILE_LINES, Term, Tile,
+    first_line, run as run_kernel,
+};
+use crate::cpu::lanes::x86::Avx2;
+use crate::isa::Isa;
+
+/// Whether this CPU multiplies a form by AVX2.
+pub(super) fn is_available(form: Form) -> bool {
+    form == Form::Int16 && Isa::Avx2.is_available()
+}
+
+/// Whether this CPU multiplies a form by AVX-VNNI.
+pub(super) fn is_available_by_vnni(form: Form) -> bool {
+    let has = matches!(form, Form::Int8 | Form::Int16) && is_x86_feature_detected!("avxvnni");
+    has && Isa::Avx2.is_available()
+}
+
+/// Registers of a line.
+const HALVES: usize = 2;
+
+/// Rows at a time: twelve registers of sums, two of weights, one of a row's, and one of products make 16.
+const MOST: usize = 6;
+
+/// Words between which the loop over words turns.
+const QUAD: usize = 4;
+
+/// What multiplies, for a kind of numbers.
+trait Multiplied {
+    /// What it multiplies.
+    type Number: Number;
+    /// Steps after which sums go to f32, where they may not go on.
+    const CHUNK: Option<usize>;
+
+    /// The sums of `MR` rows of a block from row `row` on, all of one group, over the steps from `from` to `to`
+    /// and sixteen outputs: those of tile `side` of a panel.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Kernel::block`]; there are such steps.
+    unsafe fn tile<const MR: usize>(
+        at: [usize; 2],
+        steps: usize,
+        chunk: [usize; 2],
+        term: &Term,
+    ) -> [[__m256i; HALVES]; MR];
+}
+
+/// An implementation by instructions that add the products of `{x}` and `{weights}` to `{sums}`.
+///
+/// In assembly, for a compiler knows that integers may be added in any order, adds those of several words first,
+/// and has no registers left.
+macro_rules! multiplied {
+    ($name:ident: $number:ty, $chunk:expr, $features:literal,
+     [$($instruction:literal),+] $(, $products:ident)?) => {
+        enum $name {}
+
+        impl Multiplied for $name {
+            type Number = $number;
+            const CHUNK: Option<usize> = $chunk;
+
+            #[target_feature(enable = $features)]
+            unsafe fn tile<const MR: usize>(
+                [row, side]: [usize; 2],
+                steps: usize,
+                [from, to]: [usize; 2],
+                term: &Term,
+            ) -> [[__m256i; HALVES]; MR] {
+                let mut sums = [[_mm256_setzero_si256(); HALVES]; MR];
+                // SAFETY: the caller's promise; a line is two registers, a word is 32 bits.
+                unsafe {
+                    let left = term.left.add(first_line(row, steps)).cast::<i32>();
+                    let panel = term.panel.add(side * TILE_LINES).cast::<__m256i>();
+                    for step in from..to {
+                        let lines = panel.add(step * STEP_LINES * HALVES);
+                        let words = left.add(step * GROUP * 16);
+                        for quad in 0..TILE_LINES / QUAD {
+                            for word in quad * QUAD..(quad + 1) * QUAD {
+                                let at = lines.add(word * HALVES);
+                                let weights = [0, 1].map(|i| _mm256_load_si256(at.add(i)));
+                                for r in 0..MR {
+                                    let x = _mm256_set1_epi32(*words.add(r * 16 + word));
+                                    for i in 0..HALVES {
+                                        asm!(
+                                            $($instruction,)+
+                                            sums = inout(ymm_reg) sums[r][i],
+                                            $($products = out(ymm_reg) _,)?
+                                            x = in(ymm_reg) x,
+                                            weights = in(ymm_reg) weights[i],
+                                            options(pure, nomem, nostack, preserves_flags)
+                                        );
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                sums
+            }
+        }
+    };
+}
+
+// What a number that is not finite leaves wraps.
+multiplied!(
+    Int16ByMadd: Int16, Some(CHUNK), "avx2",
+    ["vpmaddwd {products}, {x}, {weights}", "vpaddd {sums}, {sums}, {products}"], products
+);
+multiplied!(
+    Int16ByVnni: Int16, Some(CHUNK), "avx2,avxvnni",
+    ["{{vex}} vpdpwssd {sums}, {x}, {weights}"]
+);
+multiplied!(
+    Int8ByVnni: Int8, None, "avx2,avxvnni",
+    ["{{vex}} vpdpbusd {sums}, {x}, {weights}"]
+);
+
+/// For what multiplies.
+struct Registers<M>(PhantomData<M>);
+
+impl<M: Multiplied> Registers<M> {
+    /// The sums of the rows of a tile, see [`Multiplied::tile`], go to `out`: they are all there is if the chunk
+    /// is the first, and are added to what is there if not.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Multiplied::tile`].
+    #[inline(always)]
+    unsafe fn tile<const MR: usize>(
+        [row, side]: [usize; 2],
+        steps: usize,
+        chunk: [usize; 2],
+        term: &Term,
+        out: &mut Tile,
+    ) {
+        // SAFETY: the caller's promise; a row has two registers a side.
+        unsafe {
+            let sums = M::tile::<MR>([row, side], steps, chunk, term);
+            for r in 0..MR {
+                for i in 0..HALVES {
+                    let at = out.0[row + r].as_mut_ptr().add((side * HALVES + i) * 8);
+                    if M::CHUNK.is_none() {
+                        _mm256_store_si256(at.cast(), sums[r][i]);
+                        continue;
+                    }
+                    let sum = _mm256_cvtepi32_ps(sums[r][i]);
+                    let sum = match chunk[0] {
+                        0 => sum,
+                        _ => _mm256_add_ps(_mm256_load_ps(at), sum),
+                    };
+                    _mm256_store_ps(at, sum);
+                }
+            }
+        }
+    }
+}
+
+impl<M: Multiplied> Kernel for Registers<M> {
+    type Number = M::Number;
+    type Lanes = Avx2;
+    type Ready = ();
+
+    #[inline(always)]
+    unsafe fn ready() {}
+
+    #[inline(always)]
+    unsafe fn block(
+        shape: Shape,
+        terms: &[Term],
+        [sums, _]: &mut [Tile; PANELS],
+        meanwhile: &Sending<'_>,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { meanwhile.send_all::<Self>() };
+        let Shape { rows, steps, .. } = shape;
+        let [term] = terms else {
+            unreachable!("integers have one part");
+        };
+        let chunk = M::CHUNK.unwrap_or(usize::MAX);
+        for from in (0..steps).step_by(chunk) {
+            let to = steps.min(from.saturating_add(chunk));
+            for side in 0..2 {
+                let mut row = 0;
+                while row < rows {
+                    // As even parts of a group as can be: 16 are 6, 5 and 5.
+                    let left = (rows - row).min(GROUP - row % GROUP);
+                    let n = left.div_ceil(left.div_ceil(MOST));
+                    let (at, chunk) = ([row, side], [from, to]);
+                    // SAFETY: the caller's promise; no row behind the last is read.
+                    unsafe {
+                        match n {
+                            1 => Self::tile::<1>(at, steps, chunk, term, sums),
+                            2 => Self::tile::<2>(at, steps, chunk, term, sums),
+                            3 => Self::tile::<3>(at, steps, chunk, term, sums),
+                            4 => Self::tile::<4>(at, steps, chunk, term, sums),
+                            5 => Self::tile::<5>(at, steps, chunk, term, sums),
+                            _ => Self::tile::<MOST>(at, steps, chunk, term, sums),
+                        }
+                    }
+                    row += n;
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`run_kernel`]; the CPU has AVX2, and the job is about int16.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run_int16(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel::<Registers<Int16ByMadd>>(job) }
+}
+
+/// # Safety
+///
+/// As for [`run_kernel`]; the CPU has AVX-VNNI, and the job is about int16.
+#[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+pub(super) unsafe fn run_int16_by_vnni(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel::<Registers<Int16ByVnni>>(job) }
+}
+
+/// # Safety
+///
+/// As for [`run_kernel`]; the CPU has AVX-VNNI, and the job is about int8.
+#[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+pub(super) unsafe fn run_int8_by_vnni(job: &Job<'_>) {
+    // SAFETY: the caller's promise.
+    unsafe { run_kernel::<Registers<Int8ByVnni>>(job) }
+}
