@@ -10,12 +10,13 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
-use super::left::CHUNK;
+use super::left::{CHUNK, Narrowing};
 use super::number::{Int8, Int16, Number};
 use super::{
-    Form, GROUP, Job, Kernel, PANELS, STEP_LINES, Sending, Shape, TILE_LINES, Term, Tile,
-    first_line, run as run_kernel,
+    BLOCK, Form, GROUP, Job, Kernel, Left, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES,
+    Term, Tile, first_line, run as run_kernel,
 };
+use crate::cpu::lanes::bring_near;
 use crate::cpu::lanes::x86::Avx2;
 use crate::isa::Isa;
 
@@ -38,6 +39,58 @@ const MOST: usize = 6;
 
 /// Words between which the loop over words turns.
 const QUAD: usize = 4;
+
+/// How many lines ahead of where it is read a panel that is read but once is brought near.
+const STREAM: usize = 192;
+
+/// What some rows of a block bring near meanwhile, a little every [`QUAD`] words.
+struct Ahead {
+    at: *const u8,
+    /// Bytes to move on by.
+    pace: usize,
+    lines: usize,
+}
+
+impl Ahead {
+    /// That of `rows` rows from row `row` on, with one side of a panel, from step `from` on.
+    #[inline(always)]
+    fn new(term: &Term, [row, side]: [usize; 2], rows: usize, steps: usize, from: usize) -> Self {
+        const LINE: usize = size_of::<Line>();
+        const QUADS: usize = TILE_LINES / QUAD;
+        let stream = term.ahead.is_null();
+        // Both sides at once, and of what is read but once the first rows alone.
+        if side > 0 || stream && row > 0 {
+            let at = term.panel.cast();
+            return Self {
+                at,
+                pace: 0,
+                lines: 0,
+            };
+        }
+        if stream {
+            let at = term.panel.wrapping_add(from * STEP_LINES + STREAM).cast();
+            let lines = STEP_LINES / QUADS;
+            return Self {
+                at,
+                pace: lines * LINE,
+                lines,
+            };
+        }
+        let bytes = term.ahead_lines * LINE;
+        let pace = (bytes * rows / BLOCK).div_ceil(steps * QUADS);
+        let before = bytes * row / BLOCK + from * QUADS * pace;
+        let at = term.ahead.cast::<u8>().wrapping_add(before);
+        Self { at, pace, lines: 1 }
+    }
+
+    #[inline(always)]
+    fn bring(&mut self) {
+        for line in 0..self.lines {
+            bring_near(self.at.wrapping_add(line * size_of::<Line>()));
+        }
+        self.at = self.at.wrapping_add(self.pace);
+    }
+}
 
 /// What multiplies, for a kind of numbers.
 trait Multiplied {
@@ -85,10 +138,12 @@ macro_rules! multiplied {
                 unsafe {
                     let left = term.left.add(first_line(row, steps)).cast::<i32>();
                     let panel = term.panel.add(side * TILE_LINES).cast::<__m256i>();
+                    let mut ahead = Ahead::new(term, [row, side], MR, steps, from);
                     for step in from..to {
                         let lines = panel.add(step * STEP_LINES * HALVES);
                         let words = left.add(step * GROUP * 16);
                         for quad in 0..TILE_LINES / QUAD {
+                            ahead.bring();
                             for word in quad * QUAD..(quad + 1) * QUAD {
                                 let at = lines.add(word * HALVES);
                                 let weights = [0, 1].map(|i| _mm256_load_si256(at.add(i)));
@@ -178,6 +233,12 @@ impl<M: Multiplied> Kernel for Registers<M> {
     unsafe fn ready() {}
 
     #[inline(always)]
+    unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+        // SAFETY: the caller's promise.
+        unsafe { narrow(codes, step, row, to) }
+    }
+
+    #[inline(always)]
     unsafe fn block(
         shape: Shape,
         terms: &[Term],
@@ -213,6 +274,66 @@ impl<M: Multiplied> Kernel for Registers<M> {
                     }
                     row += n;
                 }
+            }
+        }
+    }
+}
+
+/// Words of a register.
+const WORDS: usize = 8;
+
+/// [`Kernel::narrow`] by AVX2.
+///
+/// # Safety
+///
+/// As for [`Kernel::narrow`], and the CPU has AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn narrow(codes: &[u32], step: f32, row: usize, to: Left) {
+    // SAFETY: the caller's promise; a panel is two registers of words.
+    unsafe {
+        let (mut least, mut largest) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for words in codes.chunks_exact(WORDS) {
+            let codes = _mm256_loadu_si256(words.as_ptr().cast());
+            least = _mm256_min_epi16(least, codes);
+            largest = _mm256_max_epi16(largest, codes);
+        }
+        // The least of eight as it is without a sign: 0x8000 makes the lowest of them zero, and 0x7fff the
+        // highest.
+        let (low, high) = (_mm_set1_epi16(i16::MIN), _mm_set1_epi16(i16::MAX));
+        let (a, b) = (
+            _mm256_castsi256_si128(least),
+            _mm256_extracti128_si256::<1>(least),
+        );
+        let least = _mm_minpos_epu16(_mm_xor_si128(_mm_min_epi16(a, b), low));
+        let (a, b) = (
+            _mm256_castsi256_si128(largest),
+            _mm256_extracti128_si256::<1>(largest),
+        );
+        let largest = _mm_minpos_epu16(_mm_xor_si128(_mm_max_epi16(a, b), high));
+        let least = _mm_extract_epi16::<0>(least) as i16 ^ i16::MIN;
+        let largest = _mm_extract_epi16::<0>(largest) as i16 ^ i16::MAX;
+        let narrowing = Narrowing::new(least, largest);
+        *to.scales.add(row) = narrowing.scale(step);
+        let factor = _mm256_set1_epi16(narrowing.factor);
+        let zero = _mm256_set1_epi16(narrowing.zero);
+        // Two codes of one register, then two of the other.
+        let order = _mm256_broadcastsi128_si256(_mm_setr_epi8(
+            0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15,
+        ));
+        let first = to.high.add(first_line(row, to.steps));
+        for (step, words) in codes.chunks(2 * GROUP).enumerate() {
+            let line = first.add(step * GROUP).cast::<__m256i>();
+            for half in 0..HALVES {
+                let at = words.as_ptr().add(half * WORDS);
+                let one = _mm256_loadu_si256(at.cast());
+                let two = match words.len() {
+                    GROUP => _mm256_setzero_si256(),
+                    _ => _mm256_loadu_si256(at.add(GROUP).cast()),
+                };
+                let one = _mm256_add_epi16(_mm256_mulhrs_epi16(one, factor), zero);
+                let two = _mm256_add_epi16(_mm256_mulhrs_epi16(two, factor), zero);
+                let bytes = _mm256_shuffle_epi8(_mm256_packus_epi16(one, two), order);
+                _mm256_store_si256(line.add(half), bytes);
             }
         }
     }

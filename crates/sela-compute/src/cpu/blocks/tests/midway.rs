@@ -237,6 +237,56 @@ fn every_unit_narrows_codes_alike_and_to_half_a_step() {
     }
 }
 
+/// AVX2's way of it is that of AVX-VNNI, which fewer CPUs have.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn avx2_narrows_codes_as_the_plain_loop_does() {
+    if !crate::isa::Isa::Avx2.is_available() {
+        println!("narrowing by AVX2: skipped, this CPU lacks it");
+        return;
+    }
+    for panels in 1..=7 {
+        let n = panels * GROUP;
+        let noise = noise(2 * n, panels as u32);
+        for (size, special) in [
+            (32_000.0, 0),
+            (300.0, 0),
+            (0.0, 0),
+            (9.0, i16::MIN),
+            (1.0, 32_000),
+        ] {
+            let mut codes: Vec<u32> = (0..n)
+                .map(|i| {
+                    let [a, b] = [noise[2 * i], noise[2 * i + 1]].map(|x| (x * size) as i16 as u16);
+                    u32::from(a) | u32::from(b) << 16
+                })
+                .collect();
+            if special != 0 {
+                codes[n / 2] = u32::from(special as u16) << 16 | codes[n / 2] & 0xffff;
+            }
+            let narrowed = |by_avx2: bool| {
+                let mut room = Room::new(Form::Int8);
+                room.fit(3, 2 * n);
+                let left = room.left(2 * n);
+                // SAFETY: the CPU has AVX2, and there is room for three rows.
+                unsafe {
+                    match by_avx2 {
+                        true => super::super::avx2::narrow(&codes, 0.25, 2, left),
+                        false => left.put_codes(2, &codes, 0.25),
+                    }
+                    let scale = *left.scales.add(2);
+                    let lines: Vec<_> = room.high.iter().map(|line| line.0).collect();
+                    (lines, [scale.step, scale.base].map(f32::to_bits))
+                }
+            };
+            assert!(
+                narrowed(true) == narrowed(false),
+                "{panels} {size} {special}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_ends_of_codes_are_held() {
     for (least, largest) in [
