@@ -149,6 +149,7 @@ fn doctor_fails_for_a_model_that_cannot_be_opened_and_not_for_one_that_is_not_he
             "avx512-bf16",
             "amx-int8",
             "avx512-vnni",
+            "avx-vnni",
         ] {
             let there = report["machine"].to_string().contains(what);
             assert!(there || of(what) > 0, "{what} is passed over");

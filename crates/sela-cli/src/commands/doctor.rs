@@ -211,10 +211,15 @@ fn self_tests(machine: &Inventory) -> Vec<Test> {
     }
     let cpu = &machine.cpu;
     tests.extend(skipped_units(sela::validate::bf16_units(), cpu.bf16));
-    tests.extend(skipped_units(
-        sela::validate::int8_units(),
-        cpu.int8.first().copied(),
-    ));
+    for unit in sela::validate::int8_units() {
+        let first = cpu.int8.iter().find(|here| here.isa() == unit.isa());
+        let why = match first {
+            _ if !cpu.int8.contains(unit) => LACKS.to_owned(),
+            Some(better) if better != unit => format!("{better} is used instead"),
+            _ => continue,
+        };
+        tests.push(Test::skipped(format!("{unit} unit"), why));
+    }
     tests
 }
 
@@ -263,7 +268,7 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
                 .first()
                 .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
         ),
-        ("int16 unit", int16_units(machine)),
+        ("int16 units", int16_units(machine)),
     ]
     .map(|(what, value)| vec![what.to_owned(), value])
     .into_iter()

@@ -13,8 +13,8 @@ use std::marker::PhantomData;
 use super::left::{CHUNK, Narrowing};
 use super::number::{Int8, Int16, Number};
 use super::{
-    BLOCK, Form, GROUP, Job, Kernel, Left, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES,
-    Term, Tile, first_line, run as run_kernel,
+    Form, GROUP, Job, Kernel, Left, Line, PANELS, STEP_LINES, Sending, Shape, TILE_LINES, Term,
+    Tile, first_line, run as run_kernel,
 };
 use crate::cpu::lanes::bring_near;
 use crate::cpu::lanes::x86::Avx2;
@@ -40,47 +40,54 @@ const MOST: usize = 6;
 /// Words between which the loop over words turns.
 const QUAD: usize = 4;
 
-/// How many lines ahead of where it is read a panel that is read but once is brought near.
-const STREAM: usize = 192;
+/// What a tile is about: rows of a block and sixteen outputs of a panel, over some of the steps.
+#[derive(Clone, Copy)]
+struct Part {
+    /// The first row, all of one group.
+    row: usize,
+    /// Rows of the block.
+    rows: usize,
+    /// Which of a panel's tiles.
+    side: usize,
+    /// The first step, and the one behind the last.
+    from: usize,
+    to: usize,
+    /// Steps that there are.
+    steps: usize,
+}
 
-/// What some rows of a block bring near meanwhile, a little every [`QUAD`] words.
+/// What is brought near while rows are multiplied, a little every [`QUAD`] words: as much every time, for memory
+/// has most to give when it is asked for all the time.
 struct Ahead {
     at: *const u8,
-    /// Bytes to move on by.
+    /// Bytes to move on by, and lines that those are at most.
     pace: usize,
     lines: usize,
 }
 
 impl Ahead {
-    /// That of `rows` rows from row `row` on, with one side of a panel, from step `from` on.
+    /// That of `MR` rows.
     #[inline(always)]
-    fn new(term: &Term, [row, side]: [usize; 2], rows: usize, steps: usize, from: usize) -> Self {
+    fn new<const MR: usize>(term: &Term, part: Part) -> Self {
         const LINE: usize = size_of::<Line>();
-        const QUADS: usize = TILE_LINES / QUAD;
-        let stream = term.ahead.is_null();
-        // Both sides at once, and of what is read but once the first rows alone.
-        if side > 0 || stream && row > 0 {
-            let at = term.panel.cast();
-            return Self {
-                at,
-                pace: 0,
-                lines: 0,
-            };
+        let here = part.to - part.from;
+        // Without any to name, what comes after these steps, of this panel or of the next.
+        let (at, bytes, before, steps) = match term.ahead.is_null() {
+            true => {
+                let next = term.panel.wrapping_add(part.to * STEP_LINES);
+                (next, here * STEP_LINES * LINE, 0, here)
+            }
+            false => (term.ahead, term.ahead_lines * LINE, part.from, part.steps),
+        };
+        // Rows of sides over steps: those before these, and all.
+        let before = 2 * part.rows * before + (part.side * part.rows + part.row) * here;
+        let all = 2 * part.rows * steps;
+        let pace = (bytes * MR).div_ceil(all * (TILE_LINES / QUAD));
+        Self {
+            at: at.cast::<u8>().wrapping_add(bytes * before / all),
+            pace,
+            lines: pace.div_ceil(LINE),
         }
-        if stream {
-            let at = term.panel.wrapping_add(from * STEP_LINES + STREAM).cast();
-            let lines = STEP_LINES / QUADS;
-            return Self {
-                at,
-                pace: lines * LINE,
-                lines,
-            };
-        }
-        let bytes = term.ahead_lines * LINE;
-        let pace = (bytes * rows / BLOCK).div_ceil(steps * QUADS);
-        let before = bytes * row / BLOCK + from * QUADS * pace;
-        let at = term.ahead.cast::<u8>().wrapping_add(before);
-        Self { at, pace, lines: 1 }
     }
 
     #[inline(always)]
@@ -99,18 +106,12 @@ trait Multiplied {
     /// Steps after which sums go to f32, where they may not go on.
     const CHUNK: Option<usize>;
 
-    /// The sums of `MR` rows of a block from row `row` on, all of one group, over the steps from `from` to `to`
-    /// and sixteen outputs: those of tile `side` of a panel.
+    /// The sums of `MR` rows.
     ///
     /// # Safety
     ///
-    /// As for [`Kernel::block`]; there are such steps.
-    unsafe fn tile<const MR: usize>(
-        at: [usize; 2],
-        steps: usize,
-        chunk: [usize; 2],
-        term: &Term,
-    ) -> [[__m256i; HALVES]; MR];
+    /// As for [`Kernel::block`]; there are such rows and such steps.
+    unsafe fn tile<const MR: usize>(part: Part, term: &Term) -> [[__m256i; HALVES]; MR];
 }
 
 /// An implementation by instructions that add the products of `{x}` and `{weights}` to `{sums}`.
@@ -127,19 +128,14 @@ macro_rules! multiplied {
             const CHUNK: Option<usize> = $chunk;
 
             #[target_feature(enable = $features)]
-            unsafe fn tile<const MR: usize>(
-                [row, side]: [usize; 2],
-                steps: usize,
-                [from, to]: [usize; 2],
-                term: &Term,
-            ) -> [[__m256i; HALVES]; MR] {
+            unsafe fn tile<const MR: usize>(part: Part, term: &Term) -> [[__m256i; HALVES]; MR] {
                 let mut sums = [[_mm256_setzero_si256(); HALVES]; MR];
                 // SAFETY: the caller's promise; a line is two registers, a word is 32 bits.
                 unsafe {
-                    let left = term.left.add(first_line(row, steps)).cast::<i32>();
-                    let panel = term.panel.add(side * TILE_LINES).cast::<__m256i>();
-                    let mut ahead = Ahead::new(term, [row, side], MR, steps, from);
-                    for step in from..to {
+                    let left = term.left.add(first_line(part.row, part.steps)).cast::<i32>();
+                    let panel = term.panel.add(part.side * TILE_LINES).cast::<__m256i>();
+                    let mut ahead = Ahead::new::<MR>(term, part);
+                    for step in part.from..part.to {
                         let lines = panel.add(step * STEP_LINES * HALVES);
                         let words = left.add(step * GROUP * 16);
                         for quad in 0..TILE_LINES / QUAD {
@@ -188,32 +184,28 @@ multiplied!(
 struct Registers<M>(PhantomData<M>);
 
 impl<M: Multiplied> Registers<M> {
-    /// The sums of the rows of a tile, see [`Multiplied::tile`], go to `out`: they are all there is if the chunk
-    /// is the first, and are added to what is there if not.
+    /// The sums of the rows of a tile, see [`Multiplied::tile`], go to `out`: they are all there is if its steps
+    /// are the first, and are added to what is there if not.
     ///
     /// # Safety
     ///
     /// As for [`Multiplied::tile`].
     #[inline(always)]
-    unsafe fn tile<const MR: usize>(
-        [row, side]: [usize; 2],
-        steps: usize,
-        chunk: [usize; 2],
-        term: &Term,
-        out: &mut Tile,
-    ) {
+    unsafe fn tile<const MR: usize>(part: Part, term: &Term, out: &mut Tile) {
         // SAFETY: the caller's promise; a row has two registers a side.
         unsafe {
-            let sums = M::tile::<MR>([row, side], steps, chunk, term);
+            let sums = M::tile::<MR>(part, term);
             for r in 0..MR {
                 for i in 0..HALVES {
-                    let at = out.0[row + r].as_mut_ptr().add((side * HALVES + i) * 8);
+                    let at = out.0[part.row + r]
+                        .as_mut_ptr()
+                        .add((part.side * HALVES + i) * 8);
                     if M::CHUNK.is_none() {
                         _mm256_store_si256(at.cast(), sums[r][i]);
                         continue;
                     }
                     let sum = _mm256_cvtepi32_ps(sums[r][i]);
-                    let sum = match chunk[0] {
+                    let sum = match part.from {
                         0 => sum,
                         _ => _mm256_add_ps(_mm256_load_ps(at), sum),
                     };
@@ -251,6 +243,7 @@ impl<M: Multiplied> Kernel for Registers<M> {
         let [term] = terms else {
             unreachable!("integers have one part");
         };
+        assert!(steps > 0, "a product has a depth");
         let chunk = M::CHUNK.unwrap_or(usize::MAX);
         for from in (0..steps).step_by(chunk) {
             let to = steps.min(from.saturating_add(chunk));
@@ -260,16 +253,23 @@ impl<M: Multiplied> Kernel for Registers<M> {
                     // As even parts of a group as can be: 16 are 6, 5 and 5.
                     let left = (rows - row).min(GROUP - row % GROUP);
                     let n = left.div_ceil(left.div_ceil(MOST));
-                    let (at, chunk) = ([row, side], [from, to]);
+                    let part = Part {
+                        row,
+                        rows,
+                        side,
+                        from,
+                        to,
+                        steps,
+                    };
                     // SAFETY: the caller's promise; no row behind the last is read.
                     unsafe {
                         match n {
-                            1 => Self::tile::<1>(at, steps, chunk, term, sums),
-                            2 => Self::tile::<2>(at, steps, chunk, term, sums),
-                            3 => Self::tile::<3>(at, steps, chunk, term, sums),
-                            4 => Self::tile::<4>(at, steps, chunk, term, sums),
-                            5 => Self::tile::<5>(at, steps, chunk, term, sums),
-                            _ => Self::tile::<MOST>(at, steps, chunk, term, sums),
+                            1 => Self::tile::<1>(part, term, sums),
+                            2 => Self::tile::<2>(part, term, sums),
+                            3 => Self::tile::<3>(part, term, sums),
+                            4 => Self::tile::<4>(part, term, sums),
+                            5 => Self::tile::<5>(part, term, sums),
+                            _ => Self::tile::<MOST>(part, term, sums),
                         }
                     }
                     row += n;

@@ -40,6 +40,31 @@ fn all_of_codes() -> Vec<(Form, Unit)> {
         .collect()
 }
 
+/// What goes with an instruction set is its own unit where there is one, as the plan is told.
+#[test]
+fn kernels_get_the_units_of_their_instruction_set() {
+    for isa in Isa::available() {
+        let of = |form| Unit::of(isa, form);
+        let int8 = super::int8_units().into_iter().find(|u| u.isa() == isa);
+        let int16 = super::int16_units().into_iter().find(|u| u.isa() == isa);
+        for (form, planned) in [(Form::Int8, int8.is_some()), (Form::Int16, int16.is_some())] {
+            let found = of(form);
+            assert_eq!(found.fed_by(), isa);
+            let own = !matches!(found, Unit::Emulated(_));
+            assert!(own || !planned, "{isa} {form:?}: {found:?}");
+        }
+        match isa {
+            Isa::Avx2 => assert!(matches!(of(Form::Int16), Unit::AvxVnni | Unit::Avx2)),
+            Isa::Avx512 => {
+                for form in FORMS {
+                    assert!(!matches!(of(form), Unit::AvxVnni | Unit::Avx2), "{form:?}");
+                }
+            }
+            _ => assert_eq!(FORMS.map(of), [Unit::Emulated(isa); 4]),
+        }
+    }
+}
+
 /// Numbers in -1..1 that look random and differ in all their bits.
 pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);

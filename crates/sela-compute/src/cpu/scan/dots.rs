@@ -28,7 +28,7 @@ pub(super) struct Plane {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     biased: Vec<u8>,
     /// The codes, widened: two of them a word of AVX2's product.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    #[cfg(target_arch = "x86_64")]
     wide: Vec<i16>,
 }
 
@@ -40,6 +40,7 @@ impl Plane {
             stride,
             signed: vec![0; len],
             biased: vec![128; len],
+            #[cfg(target_arch = "x86_64")]
             wide: vec![0; len],
         }
     }
@@ -51,6 +52,7 @@ impl Plane {
         for (biased, code) in self.biased[at..].iter_mut().zip(codes) {
             *biased = (*code as u8) ^ 128;
         }
+        #[cfg(target_arch = "x86_64")]
         for (wide, code) in self.wide[at..].iter_mut().zip(codes) {
             *wide = i16::from(*code);
         }

@@ -10,8 +10,11 @@ use super::super::bound::{Look, Range};
 use super::super::codes::{Coded, GROUP, Line, STRIP, Side, code};
 use super::{Dots, Plane, Products, passing};
 
-/// Queries at a time: a register of rows is widened for all of them.
+/// Queries at a time, but for the last ones: a register of rows is widened for all of them.
 const QUERIES: usize = 4;
+
+/// As many as are taken at a time at least.
+const FEW: usize = 2;
 
 /// Rows whose products with a query are two registers, with two sums a row.
 const ROWS: usize = GROUP / 2;
@@ -21,7 +24,7 @@ pub(super) fn dots() -> Dots {
         name: "avx2",
         one,
         many: Some(many),
-        block: QUERIES,
+        block: FEW,
         pass,
         ranges,
         code: coded,
@@ -79,39 +82,60 @@ unsafe fn one(lines: &[Line], _: &Side, plane: &Plane, query: usize, out: &mut P
     }
 }
 
-/// Many queries, four with eight rows at a time.
+/// Many queries, four with eight rows at a time, then two.
 ///
 /// # Safety
 ///
 /// As for [`super::ManyFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn many(lines: &[Line], _: &Side, plane: &Plane, first: usize, out: &mut [Products]) {
+    let (blocks, rest) = out.as_chunks_mut::<QUERIES>();
+    let rest_first = first + blocks.len() * QUERIES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        for (block, out) in blocks.iter_mut().enumerate() {
+            some(lines, plane, first + block * QUERIES, out);
+        }
+        for (block, out) in rest.as_chunks_mut::<FEW>().0.iter_mut().enumerate() {
+            some(lines, plane, rest_first + block * FEW, out);
+        }
+    }
+}
+
+/// `N` queries from `first` on.
+///
+/// # Safety
+///
+/// As for [`super::ManyFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn some<const N: usize>(
+    lines: &[Line],
+    plane: &Plane,
+    first: usize,
+    out: &mut [Products; N],
+) {
     let each = lines.len() / (STRIP / GROUP);
-    for (block, out) in out.as_chunks_mut::<QUERIES>().0.iter_mut().enumerate() {
-        let first = first + block * QUERIES;
-        let queries: [*const i16; QUERIES] =
-            std::array::from_fn(|i| plane.wide(first + i).as_ptr());
-        for at in (0..STRIP).step_by(ROWS) {
-            let lines = &lines[at / GROUP * each..][..each];
-            let side = at % GROUP * 4;
-            // SAFETY: the caller's promise; a query has four numbers for each line.
-            unsafe {
-                let mut sums = [[_mm256_setzero_si256(); 2]; QUERIES];
-                for (i, line) in lines.iter().enumerate() {
-                    let codes = line.0.as_ptr().add(side);
-                    let rows = [widened(codes), widened(codes.add(16))];
-                    for q in 0..QUERIES {
-                        let four = queries[q].add(4 * i).cast::<i64>().read_unaligned();
-                        let four = _mm256_set1_epi64x(four);
-                        for half in 0..2 {
-                            let products = _mm256_madd_epi16(rows[half], four);
-                            sums[q][half] = _mm256_add_epi32(sums[q][half], products);
-                        }
+    let queries: [*const i16; N] = std::array::from_fn(|i| plane.wide(first + i).as_ptr());
+    for at in (0..STRIP).step_by(ROWS) {
+        let lines = &lines[at / GROUP * each..][..each];
+        let side = at % GROUP * 4;
+        // SAFETY: the caller's promise; a query has four numbers for each line.
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); 2]; N];
+            for (i, line) in lines.iter().enumerate() {
+                let codes = line.0.as_ptr().add(side);
+                let rows = [widened(codes), widened(codes.add(16))];
+                for q in 0..N {
+                    let four = queries[q].add(4 * i).cast::<i64>().read_unaligned();
+                    let four = _mm256_set1_epi64x(four);
+                    for half in 0..2 {
+                        let products = _mm256_madd_epi16(rows[half], four);
+                        sums[q][half] = _mm256_add_epi32(sums[q][half], products);
                     }
                 }
-                for (out, sums) in out.iter_mut().zip(sums) {
-                    store(sums, &mut out[at..].as_chunks_mut().0[0]);
-                }
+            }
+            for (out, sums) in out.iter_mut().zip(sums) {
+                store(sums, &mut out[at..].as_chunks_mut().0[0]);
             }
         }
     }
