@@ -242,7 +242,6 @@ fn every_unit_narrows_codes_alike_and_to_half_a_step() {
 #[test]
 fn avx2_narrows_codes_as_the_plain_loop_does() {
     if !crate::isa::Isa::Avx2.is_available() {
-        println!("narrowing by AVX2: skipped, this CPU lacks it");
         return;
     }
     for panels in 1..=7 {
