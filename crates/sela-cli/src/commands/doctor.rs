@@ -266,7 +266,7 @@ fn machine_rows(machine: &Inventory) -> Vec<Vec<String>> {
             "int8 unit",
             cpu.int8
                 .first()
-                .map_or_else(|| "none".to_owned(), |unit| unit.to_string()),
+                .map_or_else(|| "none".to_owned(), ToString::to_string),
         ),
         ("int16 units", int16_units(machine)),
     ]
@@ -302,7 +302,7 @@ fn machine_json(machine: &Inventory) -> Value {
         "memory_bytes": cpu.memory_bytes, "instruction_sets": names(&cpu.isas),
         "bf16_unit": cpu.bf16.map(|unit| unit.to_string()),
         "bf16_outpaces_f32": cpu.bf16_outpaces_f32,
-        "int8_unit": cpu.int8.first().map(|unit| unit.to_string()),
+        "int8_unit": cpu.int8.first().map(ToString::to_string),
         "int16_units": cpu.int16.iter().map(|unit| unit.name()).collect::<Vec<_>>(),
     })
 }
